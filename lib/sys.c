@@ -1,0 +1,404 @@
+/* See sys.h.  Nothing here knows what a virtual socket is. */
+#include "sys.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <linux/sockios.h>
+#include <linux/time_types.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define WRAP(fam, ret, name, params, args)	\
+	ret __real_##name params;		\
+	ret sys_##name params { return __real_##name args; }
+#define PASS WRAP
+#define NOSYS(fam, ret, name, params, args)
+/* ISO C has no "return f();" for void functions; gcc and clang do. */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wpedantic"
+#include "../wrap/wrap.def"
+#pragma GCC diagnostic pop
+#undef WRAP
+#undef PASS
+#undef NOSYS
+
+static long raw(long nr, long a, long b, long c, long d, long e, long f)
+{
+	return __real_syscall(nr, a, b, c, d, e, f);
+}
+
+void sys_exit_now(int code)
+{
+	for (;;)
+		raw(SYS_exit_group, code, 0, 0, 0, 0, 0);
+}
+
+int sys_memfd(const char *name, size_t size)
+{
+	int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+	if (fd < 0)
+		return -1;
+	if (ftruncate(fd, (off_t)size) < 0 ||
+	    __real_fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
+		__real_close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+size_t sys_memfd_size(int fd)
+{
+	struct stat st;
+	int seals = __real_fcntl(fd, F_GET_SEALS, 0);
+
+	if (seals < 0 || !(seals & F_SEAL_SHRINK) || __real_fstat(fd, &st) < 0)
+		return 0;
+	return (size_t)st.st_size;
+}
+
+void *sys_map_shared(int fd, size_t size)
+{
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+void *sys_map_anon(size_t size)
+{
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+void sys_unmap(void *p, size_t size)
+{
+	munmap(p, size);
+}
+
+void sys_discard(void *p, size_t size)
+{
+	madvise(p, size, MADV_REMOVE);
+}
+
+int sys_gettid(void)
+{
+	return (int)raw(SYS_gettid, 0, 0, 0, 0, 0, 0);
+}
+
+int sys_getpid(void)
+{
+	return (int)raw(SYS_getpid, 0, 0, 0, 0, 0, 0);
+}
+
+unsigned int sys_geteuid(void)
+{
+	return geteuid();
+}
+
+bool sys_alive(int tid)
+{
+	int e = errno;
+	bool ok = kill(tid, 0) == 0 || errno == EPERM;
+
+	errno = e;
+	return ok;
+}
+
+uint64_t sys_starttime(int pid)
+{
+	char buf[512], path[40], *p;
+	ssize_t n;
+	int fd, i;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return 0;
+	n = __real_read(fd, buf, sizeof(buf) - 1);
+	__real_close(fd);
+	if (n <= 0)
+		return 0;
+	buf[n] = 0;
+	/* The name may hold spaces and parentheses: count from the last ')'. */
+	p = strrchr(buf, ')');
+	for (i = 2; p && i < 22; i++)
+		p = strchr(p + 1, ' ');
+	return p ? strtoull(p + 1, NULL, 10) : 0;
+}
+
+uint64_t sys_netns(void)
+{
+	struct stat st;
+
+	return stat("/proc/self/ns/net", &st) < 0 ? 0 : (uint64_t)st.st_ino;
+}
+
+void sys_raise_sigpipe(void)
+{
+	raw(SYS_tgkill, sys_getpid(), sys_gettid(), SIGPIPE, 0, 0, 0);
+}
+
+uint64_t sys_now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+void sys_nap_us(unsigned int us)
+{
+	struct timespec t = { us / 1000000, (long)(us % 1000000) * 1000 };
+
+	raw(SYS_nanosleep, (long)&t, 0, 0, 0, 0, 0);
+}
+
+int sys_random(void *p, size_t n)
+{
+	char *c = p;
+
+	while (n) {
+		ssize_t r = getrandom(c, n, 0);
+
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r <= 0)
+			return -1;
+		c += r;
+		n -= (size_t)r;
+	}
+	return 0;
+}
+
+int sys_futex_wait(_Atomic uint32_t *w, uint32_t val, int64_t tmo_ns)
+{
+	struct timespec t = { tmo_ns / 1000000000, tmo_ns % 1000000000 };
+	int e = errno, r = 0;
+
+	if (raw(SYS_futex, (long)w, FUTEX_WAIT, (long)val,
+		tmo_ns < 0 ? 0 : (long)&t, 0, 0) < 0)
+		r = errno;
+	errno = e;
+	return r;
+}
+
+void sys_futex_wake(_Atomic uint32_t *w, int n)
+{
+	int e = errno;
+
+	raw(SYS_futex, (long)w, FUTEX_WAKE, n, 0, 0, 0);
+	errno = e;
+}
+
+int sys_outq(int fd)
+{
+	int n;
+
+	return __real_ioctl(fd, SIOCOUTQ, (long)&n) < 0 ? -1 : n;
+}
+
+int sys_inq(int fd)
+{
+	int n;
+
+	return __real_ioctl(fd, SIOCINQ, (long)&n) < 0 ? -1 : n;
+}
+
+int sys_tcp_family(int fd)
+{
+	int fam, type, proto;
+	socklen_t l = sizeof(int);
+
+	if (__real_getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &fam, &l) < 0)
+		return 0;
+	l = sizeof(int);
+	if ((fam != AF_INET && fam != AF_INET6) ||
+	    __real_getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &l) < 0 || type != SOCK_STREAM)
+		return 0;
+	l = sizeof(int);
+	if (__real_getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &proto, &l) < 0 || proto != IPPROTO_TCP)
+		return 0;
+	return fam;
+}
+
+int sys_send_fds(int fd, const void *buf, size_t n, const int *fds, int nfds)
+{
+	union { struct cmsghdr h; char b[CMSG_SPACE(4 * sizeof(int))]; } c;
+	struct iovec iov = { (void *)buf, n };
+	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
+
+	if (nfds > 0) {
+		m.msg_control = &c;
+		m.msg_controllen = CMSG_SPACE((size_t)nfds * sizeof(int));
+		memset(&c, 0, sizeof(c));
+		c.h.cmsg_level = SOL_SOCKET;
+		c.h.cmsg_type = SCM_RIGHTS;
+		c.h.cmsg_len = CMSG_LEN((size_t)nfds * sizeof(int));
+		memcpy(CMSG_DATA(&c.h), fds, (size_t)nfds * sizeof(int));
+	}
+	return __real_sendmsg(fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)n ? 0 : -1;
+}
+
+ssize_t sys_recv_fds(int fd, void *buf, size_t n, int *fds, int *nfds)
+{
+	union { struct cmsghdr h; char b[CMSG_SPACE(4 * sizeof(int))]; } c;
+	struct iovec iov = { buf, n };
+	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1,
+			    .msg_control = &c, .msg_controllen = sizeof(c) };
+	struct cmsghdr *h;
+	ssize_t r;
+	int max = *nfds;
+
+	*nfds = 0;
+	r = __real_recvmsg(fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	if (r < 0)
+		return -1;
+	for (h = CMSG_FIRSTHDR(&m); h; h = CMSG_NXTHDR(&m, h)) {
+		size_t k, cnt;
+
+		if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
+			continue;
+		cnt = (h->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+		for (k = 0; k < cnt; k++) {
+			int one;
+
+			memcpy(&one, CMSG_DATA(h) + k * sizeof(int), sizeof(int));
+			if (*nfds < max)
+				fds[(*nfds)++] = one;
+			else
+				__real_close(one);
+		}
+	}
+	if (m.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) {
+		while (*nfds)
+			__real_close(fds[--*nfds]);
+		errno = EMSGSIZE;
+		return -1;
+	}
+	return r;
+}
+
+int sys_peer_uid(int fd, unsigned int *uid)
+{
+	struct ucred c;
+	socklen_t l = sizeof(c);
+
+	if (__real_getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &c, &l) < 0)
+		return -1;
+	*uid = c.uid;
+	return 0;
+}
+
+int sys_eventfd(void)
+{
+	return eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+}
+
+int sys_seqpacket(void)
+{
+	return __real_socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+}
+
+uint64_t sys_sock_ino(int fd)
+{
+	struct stat st;
+
+	if (__real_fstat(fd, &st) < 0 || !S_ISSOCK(st.st_mode))
+		return 0;
+	return (uint64_t)st.st_ino;
+}
+
+int sys_mkdir(const char *path, unsigned int mode)
+{
+	return mkdir(path, mode);
+}
+
+int sys_lstat(const char *path, struct stat *st)
+{
+	return lstat(path, st);
+}
+
+int sys_symlink(const char *to, const char *path)
+{
+	return symlink(to, path);
+}
+
+ssize_t sys_readlink(const char *path, char *buf, size_t n)
+{
+	return readlink(path, buf, n);
+}
+
+int sys_unlink(const char *path)
+{
+	return unlink(path);
+}
+
+int sys_chmod(const char *path, unsigned int mode)
+{
+	return chmod(path, mode);
+}
+
+int sys_open_ro(const char *path)
+{
+	return open(path, O_RDONLY | O_CLOEXEC);
+}
+
+/*
+ * getdents64 on a descriptor of our own instead of opendir: the latter
+ * allocates, and its descriptor would stay low while we look around.
+ */
+void sys_list_dir(const char *path, int max, void (*fn)(const char *name))
+{
+	struct ent {
+		uint64_t ino;
+		int64_t off;
+		unsigned short len;
+		unsigned char type;
+		char name[];
+	};
+	_Alignas(8) char buf[8192];
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	long n, at;
+
+	if (fd < 0)
+		return;
+	while (max > 0 && (n = raw(SYS_getdents64, fd, (long)buf, sizeof(buf), 0, 0, 0)) > 0)
+		for (at = 0; at < n && max > 0; max--) {
+			struct ent *e = (struct ent *)(buf + at);
+
+			fn(e->name);
+			at += e->len;
+		}
+	__real_close(fd);
+}
+
+long sys_fd_limit(void)
+{
+	struct rlimit r;
+
+	return getrlimit(RLIMIT_NOFILE, &r) < 0 || r.rlim_cur > (1 << 20) ?
+		(1 << 20) : (long)r.rlim_cur;
+}
+
+off_t sys_lseek(int fd, off_t off, int whence)
+{
+	return lseek(fd, off, whence);
+}
+
+ssize_t sys_pread(int fd, void *buf, size_t n, off_t off)
+{
+	return pread(fd, buf, n, off);
+}

@@ -1,0 +1,75 @@
+/*
+ * The only door to the kernel.
+ *
+ * The --wrap linker flags rewrite the library's own calls too, so no other
+ * file may call the kernel: tests/meta/doors.py checks the undefined symbols
+ * of every other object.  sys_NAME is the unwrapped NAME for every call of
+ * wrap.def; what the library needs beside them is declared below.
+ */
+#ifndef ROAM_SYS_H
+#define ROAM_SYS_H
+
+#include "types.h"
+
+#define WRAP(fam, ret, name, params, args) ret sys_##name params;
+#define PASS WRAP
+#define NOSYS(fam, ret, name, params, args)
+#include "../wrap/wrap.def"
+#undef WRAP
+#undef PASS
+#undef NOSYS
+
+void sys_exit_now(int code) __attribute__((noreturn));
+
+/* Memory that processes share. */
+int sys_memfd(const char *name, size_t size);	/* sealed against shrinking; -1/errno */
+size_t sys_memfd_size(int fd);			/* 0 when it is not such a sealed memfd */
+void *sys_map_shared(int fd, size_t size);	/* NULL/errno */
+void *sys_map_anon(size_t size);		/* private, lazily filled; NULL/errno */
+void sys_unmap(void *p, size_t size);
+void sys_discard(void *p, size_t size);		/* give a shared mapping's pages back */
+
+/* Threads, processes, time. */
+int sys_gettid(void);
+int sys_getpid(void);
+unsigned int sys_geteuid(void);
+bool sys_alive(int tid);
+uint64_t sys_starttime(int pid);		/* 0 when there is no such process */
+uint64_t sys_netns(void);			/* inode of the network namespace, 0 unknown */
+void sys_raise_sigpipe(void);
+uint64_t sys_now_ns(void);			/* CLOCK_MONOTONIC */
+void sys_nap_us(unsigned int us);
+int sys_random(void *p, size_t n);		/* 0 or -1 */
+/*
+ * Shared futexes: they work between processes.  wait returns 0, or an errno
+ * (EAGAIN EINTR ETIMEDOUT); tmo_ns < 0 waits for ever.
+ */
+int sys_futex_wait(_Atomic uint32_t *w, uint32_t val, int64_t tmo_ns);
+void sys_futex_wake(_Atomic uint32_t *w, int n);
+
+/* Sockets. */
+int sys_outq(int fd);				/* unacknowledged bytes, -1 */
+int sys_inq(int fd);				/* unread bytes, -1 */
+int sys_tcp_family(int fd);			/* AF_INET, AF_INET6, 0: not TCP */
+int sys_send_fds(int fd, const void *buf, size_t n, const int *fds, int nfds);
+ssize_t sys_recv_fds(int fd, void *buf, size_t n, int *fds, int *nfds);
+int sys_peer_uid(int fd, unsigned int *uid);
+int sys_eventfd(void);
+int sys_seqpacket(void);
+uint64_t sys_sock_ino(int fd);			/* inode, 0 when it is no socket */
+
+/* The rendezvous directory. */
+int sys_mkdir(const char *path, unsigned int mode);
+int sys_lstat(const char *path, struct stat *st);
+int sys_symlink(const char *to, const char *path);
+ssize_t sys_readlink(const char *path, char *buf, size_t n);
+int sys_unlink(const char *path);
+int sys_chmod(const char *path, unsigned int mode);
+int sys_open_ro(const char *path);
+/* Calls fn with every name in the directory, at most `max` of them. */
+void sys_list_dir(const char *path, int max, void (*fn)(const char *name));
+long sys_fd_limit(void);
+off_t sys_lseek(int fd, off_t off, int whence);
+ssize_t sys_pread(int fd, void *buf, size_t n, off_t off);
+
+#endif
