@@ -1,0 +1,58 @@
+/*
+ * Messages to bytes and back.  Pure.  Every byte that comes in is hostile
+ * until wire_decode has said otherwise; what it returns has been range-checked
+ * as far as the message alone allows.
+ */
+#ifndef ROAM_WIRE_H
+#define ROAM_WIRE_H
+
+#include "types.h"
+
+#define WIRE_VERSION	1
+#define WIRE_MAC	16
+#define WIRE_KEY	32
+#define WIRE_GID	16
+#define WIRE_MAX	256	/* no message is longer */
+
+enum msg_type {
+#define MSG(name, nr, keyed, fields) MSG_##name = nr,
+#include "wire.def"
+#undef MSG
+};
+
+/* msg.flags */
+#define MSGF_CUT 1	/* a planned handover: the old link still lives */
+
+struct msg {
+	uint8_t type;
+	uint8_t flags;
+	uint8_t family;			/* 4 or 6 */
+	uint16_t oport, aport;		/* ports of opener and acceptor, host order */
+	uint32_t epoch, reason, pid;
+	uint64_t nonce, netns, start, attempt, rx_off, unread, tx_end, gen;
+	uint8_t gid[WIRE_GID], oaddr[16], aaddr[16];
+	uint8_t key[WIRE_KEY];
+};
+
+enum wire_error {
+	WIRE_OK,
+	WIRE_SHORT,		/* shorter than its type says */
+	WIRE_LONG,		/* longer than its type says */
+	WIRE_MAGIC,		/* not ours */
+	WIRE_BADVERSION,
+	WIRE_TYPE,		/* a type this version does not know */
+	WIRE_FORGED,		/* the MAC is wrong */
+};
+const char *wire_strerror(enum wire_error e);
+
+/* Encodes m into buf (at least WIRE_MAX bytes); the length.  key as for decode. */
+size_t wire_encode(const struct msg *m, const uint8_t *key, uint8_t *buf);
+/*
+ * Decodes.  key: the connection's key, or NULL to leave the MAC unchecked (to
+ * learn whose key it is: decode again with it before believing a field).
+ */
+enum wire_error wire_decode(struct msg *m, const uint8_t *key, const uint8_t *buf, size_t n);
+bool wire_keyed(uint8_t type);
+const char *wire_name(uint8_t type);
+
+#endif
