@@ -1,0 +1,74 @@
+#include "conf.h"
+#include "log.h"
+#include "sys.h"
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct conf roam_conf;
+_Atomic bool roam_conf_ready;
+
+/* The index of the environment's word in `words`, or 0 with a complaint. */
+static uint8_t choice(const char *var, const char *const *words)
+{
+	const char *v = getenv(var);
+	char list[80] = "";
+	size_t n = 0;
+	int i;
+
+	if (!v || !*v)
+		return 0;
+	for (i = 0; words[i]; i++) {
+		if (!strcmp(v, words[i]))
+			return (uint8_t)i;
+		n += (size_t)snprintf(list + n, sizeof(list) - n, "%s%s", i ? ", " : "", words[i]);
+	}
+	log_error("%s=%s is not known (use one of %s); using %s", var, v, list, words[0]);
+	return 0;
+}
+
+static void find_dir(struct conf *c)
+{
+	const char *d = getenv("ROAM_DIR"), *run = getenv("XDG_RUNTIME_DIR");
+	int n;
+
+	if (d && *d)
+		n = snprintf(c->dir, sizeof(c->dir), "%s", d);
+	else if (sys_geteuid() == 0)
+		n = snprintf(c->dir, sizeof(c->dir), "/run/roam");
+	else if (run && *run)
+		n = snprintf(c->dir, sizeof(c->dir), "%s/roam", run);
+	else
+		n = snprintf(c->dir, sizeof(c->dir), "/tmp/roam-%u", sys_geteuid());
+	if (n < 0 || (size_t)n >= sizeof(c->dir)) {
+		log_error("ROAM_DIR is longer than %zu bytes: connections stay plain TCP",
+			  sizeof(c->dir) - 1);
+		c->dir[0] = 0;
+	}
+}
+
+void conf_load(void)
+{
+	static const char *const onoff[] = { "on", "off", NULL };
+	static const char *const link[] = { "auto", "tcp", "ring", "thick", NULL };
+	static const char *const autooff[] = { "auto", "off", NULL };
+	static const char *const codec[] = { "auto", "off", "zlib", NULL };
+	static const char *const level[] = { "error", "info", "debug", NULL };
+	static _Atomic int once;
+	int zero = 0;
+
+	if (!atomic_compare_exchange_strong(&once, &zero, 1)) {
+		while (!atomic_load(&roam_conf_ready) && zero == 1)
+			sys_nap_us(50);
+		return;
+	}
+	/* The level first: the other complaints go through it. */
+	roam_conf.log = choice("ROAM_LOG", level);
+	roam_conf.off = choice("ROAM", onoff);
+	roam_conf.link = choice("ROAM_LINK", link);
+	roam_conf.spin = !choice("ROAM_SPIN", autooff);
+	roam_conf.codec = choice("ROAM_CODEC", codec);
+	find_dir(&roam_conf);
+	log_open();
+	atomic_store(&roam_conf_ready, true);
+}

@@ -1,0 +1,28 @@
+/* What the user asked for.  Read once, from the environment, at first use. */
+#ifndef ROAM_CONF_H
+#define ROAM_CONF_H
+
+#include "types.h"
+
+enum conf_log { CONF_LOG_ERROR, CONF_LOG_INFO, CONF_LOG_DEBUG };
+enum conf_link { CONF_LINK_AUTO, CONF_LINK_TCP, CONF_LINK_RING, CONF_LINK_THICK };
+
+struct conf {
+	bool off;			/* ROAM=off */
+	uint8_t link, log, codec;
+	bool spin;
+	char dir[92];			/* leaves room for a name in sun_path */
+};
+
+extern struct conf roam_conf;
+extern _Atomic bool roam_conf_ready;
+void conf_load(void);
+
+static inline const struct conf *conf(void)
+{
+	if (unlikely(!__atomic_load_n((bool *)&roam_conf_ready, __ATOMIC_ACQUIRE)))
+		conf_load();
+	return &roam_conf;
+}
+
+#endif

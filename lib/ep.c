@@ -1,0 +1,421 @@
+#include "ep.h"
+#include "sys.h"
+#include "vs_io.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BUCKETS 64u	/* of registrations by data; only searched when a link breaks */
+
+struct epset {
+	shlock lock;
+	_Atomic uint32_t nfd;		/* descriptors of this set */
+	_Atomic int fd;
+	struct epset *next;
+	uint32_t nbucket, nreg;
+	struct epreg **bucket;
+};
+
+static struct epset *sets;		/* every set, also unused ones: never freed, used again */
+static shlock sets_lock;
+
+static void lock(struct epset *s)
+{
+	shlock_take(&s->lock, -1, false);
+}
+
+static void unlock(struct epset *s)
+{
+	shlock_drop(&s->lock);
+}
+
+void ep_new(int ep)
+{
+	struct epset *s;
+
+	if (ep < 0 || roam_vfork_child)
+		return;
+	shlock_take(&sets_lock, -1, false);
+	for (s = sets; s && atomic_load(&s->nfd); s = s->next)
+		;
+	if (!s) {
+		s = calloc(1, sizeof(*s));
+		if (s) {
+			s->next = sets;
+			sets = s;
+		}
+	}
+	if (s) {
+		atomic_store(&s->nfd, 1);
+		atomic_store(&s->fd, ep);
+		fdtab_set(ep, (uintptr_t)s | FD_EPSET);
+	}
+	shlock_drop(&sets_lock);
+}
+
+void ep_dup(int ep, int to)
+{
+	struct epset *s = fdtab_epset(ep);
+
+	if (!s || to < 0 || roam_vfork_child)
+		return;
+	atomic_fetch_add(&s->nfd, 1);
+	fdtab_set(to, (uintptr_t)s | FD_EPSET);
+}
+
+static struct epreg **slot_of(struct epset *s, uint64_t data)
+{
+	return &s->bucket[(data ^ data >> 17 ^ data >> 33) * 0x9e3779b1u % s->nbucket];
+}
+
+static void unlink_set(struct epset *s, struct epreg *r)
+{
+	struct epreg **p = slot_of(s, r->data);
+
+	while (*p && *p != r)
+		p = &(*p)->next_set;
+	if (*p) {
+		*p = r->next_set;
+		s->nreg--;
+	}
+}
+
+static void link_set(struct epset *s, struct epreg *r)
+{
+	struct epreg **p = slot_of(s, r->data);
+
+	r->next_set = *p;
+	*p = r;
+	s->nreg++;
+}
+
+static bool make_room(struct epset *s)
+{
+	struct epreg **old = s->bucket, *r, *next;
+	uint32_t n = s->nbucket, i, want = n ? n * 4 : BUCKETS;
+
+	if (n && s->nreg < n)
+		return true;
+	s->bucket = calloc(want, sizeof(*s->bucket));
+	if (!s->bucket) {
+		s->bucket = old;
+		return n != 0;
+	}
+	s->nbucket = want;
+	s->nreg = 0;
+	for (i = 0; i < n; i++)
+		for (r = old[i]; r; r = next) {
+			next = r->next_set;
+			link_set(s, r);
+		}
+	free(old);
+	return true;
+}
+
+/* Registrations of a vsock hang on it; the sets' locks do not cover that list. */
+static shlock regs_lock;
+
+static void unlink_v(struct epreg *r)
+{
+	struct epreg **p = &r->v->regs;
+
+	shlock_take(&regs_lock, -1, false);
+	while (*p && *p != r)
+		p = &(*p)->next_v;
+	if (*p)
+		*p = r->next_v;
+	shlock_drop(&regs_lock);
+}
+
+static void link_v(struct epreg *r)
+{
+	shlock_take(&regs_lock, -1, false);
+	r->next_v = r->v->regs;
+	r->v->regs = r;
+	shlock_drop(&regs_lock);
+}
+
+static struct epreg *find(struct epset *s, struct vsock *v, int fd)
+{
+	struct epreg *r;
+
+	shlock_take(&regs_lock, -1, false);
+	for (r = v->regs; r; r = r->next_v)
+		if (r->set == s && r->fd == fd)
+			break;
+	shlock_drop(&regs_lock);
+	return r;
+}
+
+void ep_close(int ep)
+{
+	struct epset *s = fdtab_epset(ep);
+	struct epreg *r;
+	uint32_t i;
+	int fd, top;
+
+	if (!s || roam_vfork_child)
+		return;
+	fdtab_set(ep, 0);
+	lock(s);
+	if (atomic_load(&s->nfd) > 1) {
+		atomic_fetch_sub(&s->nfd, 1);
+		if (atomic_load(&s->fd) == ep) {
+			top = fdtab_top();
+			for (fd = 0; fd < top; fd++)
+				if (fdtab_epset(fd) == s)
+					break;
+			atomic_store(&s->fd, fd);
+		}
+		unlock(s);
+		return;
+	}
+	for (i = 0; i < s->nbucket; i++)
+		while ((r = s->bucket[i])) {
+			s->bucket[i] = r->next_set;
+			unlink_v(r);
+			free(r);
+		}
+	s->nreg = 0;
+	unlock(s);
+	atomic_store(&s->nfd, 0);
+}
+
+static int ctl_out(struct epset *s, struct epreg *r, int op, struct epoll_event *ev)
+{
+	/* The kernel's registration is out while the link is mended: only the record changes. */
+	switch (op) {
+	case EPOLL_CTL_ADD:
+		errno = EEXIST;
+		return -1;
+	case EPOLL_CTL_MOD:
+		unlink_set(s, r);
+		r->events = ev->events;
+		r->data = ev->data.u64;
+		r->rearm = true;
+		link_set(s, r);
+		return 0;
+	default:
+		unlink_set(s, r);
+		unlink_v(r);
+		free(r);
+		return 0;
+	}
+}
+
+int ep_ctl(int ep, struct epset *s, int op, int fd, struct vsock *v, struct epoll_event *ev)
+{
+	struct epreg *r, *fresh = NULL;
+	int ret, e;
+
+	lock(s);
+	r = find(s, v, fd);
+	if (r && r->out && (op == EPOLL_CTL_ADD || op == EPOLL_CTL_DEL || (op == EPOLL_CTL_MOD && ev))) {
+		ret = ctl_out(s, r, op, ev);
+		e = errno;
+		goto out;
+	}
+	if (op == EPOLL_CTL_ADD && !r && make_room(s))
+		fresh = malloc(sizeof(*fresh));
+	ret = sys_epoll_ctl(ep, op, fd, ev);
+	e = errno;
+	if (ret < 0) {
+		free(fresh);
+		goto out;
+	}
+	if (op == EPOLL_CTL_DEL && r) {
+		unlink_set(s, r);
+		unlink_v(r);
+		free(r);
+	} else if (op == EPOLL_CTL_MOD && r) {
+		unlink_set(s, r);
+		r->events = ev->events;
+		r->data = ev->data.u64;
+		link_set(s, r);
+	} else if (op == EPOLL_CTL_ADD && r) {
+		/* The kernel knew better: a closed duplicate's record. */
+		r->events = ev->events;
+	} else if (op == EPOLL_CTL_ADD && fresh) {
+		*fresh = (struct epreg){ .set = s, .v = v, .fd = fd, .events = ev->events,
+					 .data = ev->data.u64 };
+		link_set(s, fresh);
+		link_v(fresh);
+	} else if (op == EPOLL_CTL_ADD) {
+		v->never = REASON_MEMORY;	/* we could not put it back after a break */
+	}
+out:
+	unlock(s);
+	errno = e;
+	return ret;
+}
+
+#define TROUBLE (EPOLLERR | EPOLLHUP | EPOLLRDHUP)
+
+/* Is one of the registrations with this data a live socket whose link is broken? */
+static bool kept_back(struct epset *s, const struct epoll_event *ev)
+{
+	struct vsock *broken[8];
+	unsigned int n = 0, i;
+	struct epreg *r;
+
+	lock(s);
+	if (s->nbucket)
+		for (r = *slot_of(s, ev->data.u64); r; r = r->next_set)
+			if (r->data == ev->data.u64 && n < ARRAY_SIZE(broken) &&
+			    atomic_load(&r->v->mode) == VS_LIVE) {
+				if (r->events & EPOLLONESHOT)
+					r->rearm = true;
+				broken[n++] = r->v;
+			}
+	unlock(s);
+	for (i = 0; i < n; i++)
+		if (vs_ready_trouble(broken[i], ev->events))
+			return true;
+	return false;
+}
+
+int ep_filter(int ep, struct epset *s, struct epoll_event *ev, int n)
+{
+	int i, k = 0;
+
+	(void)ep;
+	for (i = 0; i < n; i++) {
+		if (unlikely(ev[i].events & TROUBLE) && kept_back(s, &ev[i]))
+			continue;
+		if (k != i)
+			ev[k] = ev[i];
+		k++;
+	}
+	return k;
+}
+
+/*
+ * Has the kernel disarmed this ONESHOT registration?  Its own record in /proc
+ * says so; without /proc we assume it is armed (an event too many, none too few).
+ */
+static bool disarmed(int ep, int fd)
+{
+	char path[48], buf[4096], *line;
+	size_t have = 0;
+	bool off = false;
+	ssize_t n;
+	int p;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", ep);
+	p = sys_open_ro(path);
+	if (p < 0)
+		return false;
+	while ((n = sys_read(p, buf + have, sizeof(buf) - 1 - have)) > 0) {
+		char *end;
+
+		have += (size_t)n;
+		buf[have] = 0;
+		for (line = buf; (end = strchr(line, '\n')); line = end + 1) {
+			int tfd;
+			unsigned int ev;
+
+			if (sscanf(line, "tfd: %d events: %x", &tfd, &ev) == 2 && tfd == fd)
+				off = !(ev & ~(unsigned int)(EPOLLONESHOT | EPOLLET | EPOLLEXCLUSIVE |
+							     EPOLLWAKEUP));
+		}
+		have -= (size_t)(line - buf);
+		memmove(buf, line, have);
+	}
+	sys_close(p);
+	return off;
+}
+
+/* The locks of sets come before regs_lock: walk by taking one at a time. */
+static struct epreg *next_reg(struct vsock *v, bool out)
+{
+	struct epreg *r;
+
+	shlock_take(&regs_lock, -1, false);
+	for (r = v->regs; r && r->out == out; r = r->next_v)
+		;
+	shlock_drop(&regs_lock);
+	return r;
+}
+
+void ep_detach(struct vsock *v)
+{
+	struct epreg *r;
+	struct epset *s;
+
+	while ((r = next_reg(v, true))) {
+		s = r->set;
+		lock(s);
+		if (!r->out) {
+			int ep = atomic_load(&s->fd);
+
+			if (r->events & EPOLLONESHOT && !r->rearm)
+				r->rearm = !disarmed(ep, r->fd);
+			sys_epoll_ctl(ep, EPOLL_CTL_DEL, r->fd, NULL);
+			r->out = true;
+		}
+		unlock(s);
+	}
+}
+
+void ep_attach(struct vsock *v)
+{
+	struct epreg *r;
+	struct epset *s;
+
+	while ((r = next_reg(v, false))) {
+		s = r->set;
+		lock(s);
+		if (r->out) {
+			struct epoll_event ev = { .events = r->events, .data.u64 = r->data };
+
+			if (r->events & EPOLLONESHOT && !r->rearm)
+				ev.events = EPOLLONESHOT | (r->events & EPOLLET);
+			r->rearm = false;
+			r->out = false;
+			sys_epoll_ctl(atomic_load(&s->fd), EPOLL_CTL_ADD, r->fd, &ev);
+		}
+		unlock(s);
+	}
+}
+
+void ep_forget(struct vsock *v)
+{
+	struct epreg *r;
+	struct epset *s;
+
+	for (;;) {
+		shlock_take(&regs_lock, -1, false);
+		r = v->regs;
+		if (r)
+			v->regs = r->next_v;
+		shlock_drop(&regs_lock);
+		if (!r)
+			return;
+		s = r->set;
+		lock(s);
+		unlink_set(s, r);
+		unlock(s);
+		free(r);
+	}
+}
+
+void ep_fork_prepare(void)
+{
+	struct epset *s;
+
+	shlock_take(&sets_lock, -1, false);
+	for (s = sets; s; s = s->next)
+		lock(s);
+	shlock_take(&regs_lock, -1, false);
+}
+
+void ep_fork_done(void)
+{
+	struct epset *s;
+
+	/* In the child the owner is another thread id: store, do not drop. */
+	atomic_store(&regs_lock, 0);
+	for (s = sets; s; s = s->next)
+		atomic_store(&s->lock, 0);
+	atomic_store(&sets_lock, 0);
+}

@@ -1,0 +1,35 @@
+/*
+ * The TCP link: a kernel socket without framing.  What it carried is known
+ * from the kernel's own counters.
+ */
+#ifndef ROAM_LINK_TCP_H
+#define ROAM_LINK_TCP_H
+
+#include "types.h"
+
+enum { LINK_ESTABLISHED = 1, LINK_CLOSE_WAIT = 8, LINK_CLOSED = 7 };	/* tcpi_state */
+
+struct link_count {
+	uint64_t sent;		/* bytes (and a FIN) handed to the kernel on this link */
+	uint64_t acked;		/* of those, acknowledged by the other kernel */
+	uint64_t received;	/* bytes (and a FIN) the application has taken */
+	uint64_t unread;	/* bytes in the receive queue */
+	uint64_t sndbuf;
+	uint8_t state;
+};
+
+/* syn: this end's connect() made the link. 0 or -1/errno. */
+int link_count(int fd, bool syn, struct link_count *c);
+/* Is the kernel's connection beyond use (reset, timed out, both sides shut)? */
+bool link_dead(int fd);
+/*
+ * A connected pair over loopback for two ends of these families (4 or 6):
+ * fd[0] connected, fd[1] accepted; both non-blocking, close-on-exec. 0 or -1/errno.
+ */
+int link_pair(const int family[2], int fd[2]);
+/* Copies what the application can have set from one socket to another. */
+void link_copy_options(int from, int to);
+/* Copies the unread bytes without taking them; the number, or -1. */
+ssize_t link_peek(int fd, uint8_t *buf, size_t n);
+
+#endif

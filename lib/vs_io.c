@@ -1,0 +1,777 @@
+#include "vs_io.h"
+#include "ep.h"
+#include "helper.h"
+#include "link_tcp.h"
+#include "log.h"
+#include "meet.h"
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+/*
+ * ---- What an odd result means
+ *
+ * The kernel said "end of stream" or an error on a live connection.  It is
+ * the real end when the peer announced it (pair->fin, pair->closed), when we
+ * ended it ourselves, or when it has been looked into before (judged).
+ * Everything else is a broken link, and the peer is asked (mend.c).
+ */
+
+static bool link_error(int e)
+{
+	switch (e) {
+	case ECONNRESET: case EPIPE: case ETIMEDOUT: case ECONNABORTED: case ENOTCONN:
+	case EHOSTUNREACH: case ENETUNREACH: case ENETDOWN: case EHOSTDOWN: case ECONNREFUSED:
+		return true;
+	}
+	return false;
+}
+
+static bool peer_closed(struct vsock *v, struct vstate *st)
+{
+	return v->pair && atomic_load(&v->pair->side[!st->ho.role].closed);
+}
+
+/* Is an end of stream here the one the peer announced? */
+static bool fin_announced(struct vsock *v, struct vstate *st, int fd)
+{
+	struct link_count c;
+	uint64_t fin, want;
+
+	if (!v->pair)
+		return false;
+	fin = atomic_load(&v->pair->side[!st->ho.role].fin);
+	if (fin == PAIR_NO_FIN)
+		return false;
+	if (link_count(fd, false, &c) < 0)
+		return true;
+	/* Taken and waiting bytes of this link, its FIN counted or not. */
+	want = st->link_rx + c.received + c.unread;
+	return fin == want || fin + 1 == want;
+}
+
+/* True: the link is broken (now known as such); false: it is the real end. */
+static bool judge_rx(struct vsock *v, int fd, ssize_t r, int err)
+{
+	struct vstate *st = atomic_load(&v->st);
+	uint32_t ph;
+	bool end;
+
+	if (!st || !vs_live(v))
+		return false;
+	ph = atomic_load(&st->phase);
+	if (ph & PH_NOREP || atomic_load(&st->judged))
+		return false;
+	if (ph & PH_MEND || atomic_load(&v->gen) != atomic_load(&st->gen)) {
+		vs_break(v, r == 0 ? 0 : err, "sibling");
+		return true;
+	}
+	shlock_take(&st->mx, -1, false);
+	if (r == 0)
+		end = st->shut_rd || peer_closed(v, st) || fin_announced(v, st, fd);
+	else
+		end = peer_closed(v, st);
+	shlock_drop(&st->mx);
+	if (end)
+		return false;
+	vs_break(v, r == 0 ? 0 : err, r == 0 ? "end" : strerrorname_np(err));
+	return true;
+}
+
+static bool judge_tx(struct vsock *v, int err)
+{
+	struct vstate *st = atomic_load(&v->st);
+	bool end;
+
+	if (st->shut_wr || atomic_load(&st->judged))
+		return false;
+	shlock_take(&st->mx, -1, false);
+	end = peer_closed(v, st);
+	shlock_drop(&st->mx);
+	if (end)
+		return false;
+	vs_break(v, err, strerrorname_np(err));
+	return true;
+}
+
+void vs_break(struct vsock *v, int err, const char *why)
+{
+	struct vstate *st = atomic_load(&v->st);
+	uint32_t ph = atomic_load(&st->phase);
+	char id[9];
+
+	for (;;) {
+		if (ph & PH_NOREP)
+			return;
+		if (ph & PH_MEND)
+			break;
+		if (atomic_compare_exchange_weak(&st->phase, &ph, (ph | PH_MEND) + PH_STEP)) {
+			int zero = 0;
+
+			if (err)
+				atomic_compare_exchange_strong(&st->pending_err, &zero, err);
+			st->broke_ns = sys_now_ns();
+			vs_log_id(v, id);
+			log_info("%s broken reason=%s", id, why);
+			break;
+		}
+	}
+	ep_detach(v);
+	helper_want(v, WANT_MEND);
+}
+
+bool vs_ready_trouble(struct vsock *v, uint32_t events)
+{
+	struct vstate *st = atomic_load(&v->st);
+	int fd = atomic_load(&v->fd), err = 0;
+	socklen_t l = sizeof(err);
+	uint32_t ph;
+	bool end;
+
+	if (!st || !vs_live(v))
+		return false;
+	ph = atomic_load(&st->phase);
+	if (ph & PH_NOREP || atomic_load(&st->judged))
+		return false;
+	if (ph & PH_MEND || atomic_load(&v->gen) != atomic_load(&st->gen)) {
+		vs_break(v, 0, "sibling");
+		return true;
+	}
+	shlock_take(&st->mx, -1, false);
+	end = peer_closed(v, st);
+	/* Only our side's or the peer's announced end shows as HUP or RDHUP without an error. */
+	if (!end && !(events & EPOLLERR))
+		end = st->shut_rd || fin_announced(v, st, fd);
+	shlock_drop(&st->mx);
+	if (end || (!(events & (EPOLLERR | EPOLLRDHUP)) && !link_dead(fd)))
+		return false;
+	/* The error is taken off the old socket here; it is told if mending fails. */
+	if (events & EPOLLERR)
+		sys_getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &l);
+	vs_break(v, err, err ? strerrorname_np(err) : "hangup");
+	return true;
+}
+
+int vs_wait_mend(struct vsock *v, uint64_t deadline_ns, bool follow)
+{
+	struct vstate *st = atomic_load(&v->st);
+
+	for (;;) {
+		uint32_t ph = atomic_load(&st->phase);
+		int64_t left = 20000000;	/* look now and then: the leader may be killed */
+		int r;
+
+		if (ph & PH_NOREP)
+			return 0;
+		if (!(ph & PH_MEND) && (!follow || atomic_load(&v->gen) == atomic_load(&st->gen)))
+			return 0;
+		if (!(ph & PH_MEND))
+			left = 1000000;
+		if (deadline_ns) {
+			int64_t l = (int64_t)(deadline_ns - sys_now_ns());
+
+			if (l <= 0)
+				return EAGAIN;
+			if (l < left)
+				left = l;
+		}
+		r = sys_futex_wait(&st->phase, ph, left);
+		if (r == EINTR)
+			return EINTR;
+		if (r == ETIMEDOUT)
+			helper_want(v, WANT_MEND);
+	}
+}
+
+static bool nonblocking(int fd, int flags)
+{
+	return flags & MSG_DONTWAIT || sys_fcntl(fd, F_GETFL, 0) & O_NONBLOCK;
+}
+
+/* The end of SO_RCVTIMEO or SO_SNDTIMEO from now; 0: none. */
+static uint64_t deadline(int fd, int opt)
+{
+	struct timeval tv;
+	socklen_t l = sizeof(tv);
+
+	if (sys_getsockopt(fd, SOL_SOCKET, opt, &tv, &l) < 0 || (!tv.tv_sec && !tv.tv_usec))
+		return 0;
+	return sys_now_ns() + (uint64_t)tv.tv_sec * 1000000000u + (uint64_t)tv.tv_usec * 1000u;
+}
+
+/* The errno that the link died with, told exactly once. */
+static bool take_pending(struct vsock *v)
+{
+	struct vstate *st = atomic_load(&v->st);
+	int e = st && atomic_load(&st->phase) & PH_NOREP ? atomic_exchange(&st->pending_err, 0) : 0;
+
+	if (!e)
+		return false;
+	errno = e;
+	return true;
+}
+
+/* ---- receiving */
+
+/* op's buffers behind the first `skip` bytes; iov must have room for op->cnt. */
+static int iov_skip(const struct io_op *op, size_t skip, struct iovec *iov)
+{
+	int i, n = 0;
+
+	for (i = 0; i < op->cnt; i++) {
+		size_t len = op->iov[i].iov_len;
+
+		if (skip >= len) {
+			skip -= len;
+			continue;
+		}
+		iov[n].iov_base = (char *)op->iov[i].iov_base + skip;
+		iov[n++].iov_len = len - skip;
+		skip = 0;
+	}
+	return n;
+}
+
+static ssize_t rx_call(struct vsock *v, int fd, const struct io_op *op, size_t done, int extra)
+{
+	struct iovec few[8], *iov = few;
+	_Atomic uint64_t *c;
+	struct msghdr m = { 0 };
+	ssize_t r = IO_NOCALL;
+	int e;
+
+	if (done && op->cnt > 8) {
+		iov = malloc((size_t)op->cnt * sizeof(*iov));
+		if (!iov) {
+			errno = ENOMEM;
+			return -1;
+		}
+	}
+	c = vs_rx_enter(v);
+	if (vs_rx_fast(v) || (atomic_load(atomic_load(&v->phasep)) & PH_NOREP)) {
+		if (op->msg && !done) {
+			r = sys_recvmsg(fd, op->msg, op->flags | extra);
+		} else if (done) {
+			m.msg_iov = iov;
+			m.msg_iovlen = (size_t)iov_skip(op, done, iov);
+			r = sys_recvmsg(fd, &m, op->flags | extra);
+		} else if (op->cnt == 1) {
+			r = sys_recv(fd, op->iov->iov_base, op->iov->iov_len, op->flags | extra);
+		} else {
+			m.msg_iov = op->iov;
+			m.msg_iovlen = (size_t)op->cnt;
+			r = sys_recvmsg(fd, &m, op->flags | extra);
+		}
+	}
+	e = errno;
+	vs_rx_took(c, vs_rx_consumed(r, op->flags));
+	if (iov != few)
+		free(iov);
+	errno = e;
+	return r;
+}
+
+ssize_t vs_rx_post(struct vsock *v, int fd, const struct io_op *op, ssize_t r)
+{
+	uint64_t end = 0;
+	size_t done = 0;
+	bool waited = false;
+	int e;
+
+	if (!vs_live(v)) {
+		if (r == IO_NOCALL)		/* went live or was closed under us */
+			r = rx_call(v, fd, op, 0, 0);
+		if (r != IO_NOCALL) {
+			if (r >= 0)
+				vs_count(v, r);
+			return r;
+		}
+	}
+	for (;;) {
+		if (r > 0) {
+			done += (size_t)r;
+			if (!(op->flags & MSG_WAITALL) || op->flags & (MSG_PEEK | MSG_DONTWAIT) ||
+			    done >= op->want || !vs_live(v))
+				return (ssize_t)done;
+			/* Cut short: by a signal, a time-out, the end, or a broken link? */
+			r = rx_call(v, fd, op, done, MSG_DONTWAIT);
+			if (r == -1 && errno == EAGAIN)
+				return (ssize_t)done;
+			continue;
+		}
+		if (r != IO_NOCALL) {
+			e = errno;
+			if (r == 0 && (!op->want || op->flags & MSG_OOB))
+				return 0;
+			if (r < 0 && !link_error(e))
+				return done ? (ssize_t)done : r;
+			if (op->flags & (MSG_OOB | MSG_ERRQUEUE))
+				return r;
+			if (!judge_rx(v, fd, r, e)) {
+				if (take_pending(v))
+					return done ? (ssize_t)done : -1;
+				errno = e;
+				return done ? (ssize_t)done : r;
+			}
+		}
+		/* The link is being mended. */
+		if (nonblocking(fd, op->flags)) {
+			errno = EAGAIN;
+			return done ? (ssize_t)done : -1;
+		}
+		if (!waited)
+			end = deadline(fd, SO_RCVTIMEO);
+		waited = true;
+		e = vs_wait_mend(v, end, true);
+		if (e) {
+			errno = e;
+			return done ? (ssize_t)done : -1;
+		}
+		r = rx_call(v, fd, op, done, 0);
+	}
+}
+
+ssize_t vs_recv_any(struct vsock *v, int fd, const struct io_op *op)
+{
+	ssize_t r = rx_call(v, fd, op, 0, 0);
+
+	if (likely(r > 0 && !(op->flags & MSG_WAITALL))) {
+		if (!vs_live(v))
+			vs_count(v, r);
+		return r;
+	}
+	if (r == -1 && errno == EAGAIN)
+		return r;
+	return vs_rx_post(v, fd, op, r);
+}
+
+/* ---- sending */
+
+bool vs_tx_enter_plain(struct vsock *v)
+{
+	for (;;) {
+		atomic_fetch_add(&v->tx0, 1);
+		switch (atomic_load(&v->mode)) {
+		case VS_PLAIN:
+		case VS_GONE:	/* lost a race with close: the kernel says EBADF */
+			return true;
+		case VS_LIVE:
+			atomic_fetch_sub(&v->tx0, 1);
+			return false;
+		}
+		/* Switching takes microseconds. */
+		atomic_fetch_sub(&v->tx0, 1);
+		sys_nap_us(10);
+	}
+}
+
+void vs_trim_locked(struct vstate *st, int fd)
+{
+	int q = sys_outq(fd);
+	uint64_t to, limit = atomic_load(&st->trim_limit);
+
+	if (q < 0 || (uint64_t)q > st->tx_sent - st->link_tx)
+		return;
+	to = st->tx_sent - (uint64_t)q;
+	replay_trim(&st->replay, to < limit ? to : limit);
+}
+
+static uint8_t *replay_mem(struct vstate *st)
+{
+	return (uint8_t *)st + REPLAY_AT;
+}
+
+/* Makes room for n more bytes; false: the buffer may not grow that far. */
+static bool room_for(struct vstate *st, int fd, uint64_t n)
+{
+	struct replay *r = &st->replay;
+
+	if (n <= replay_room(r))
+		return true;
+	/* Growing a small ring is cheaper than asking the kernel (~240 ns) each time it is full. */
+	if (replay_used(r) + n <= REPLAY_SOFT)
+		return replay_reserve(r, replay_mem(st), n);
+	vs_trim_locked(st, fd);
+	return replay_reserve(r, replay_mem(st), n);
+}
+
+static void keep(struct vsock *v, struct vstate *st, int fd, const struct io_op *op, size_t n)
+{
+	size_t skip = 0;
+	int i, q;
+
+	if (unlikely(n > replay_room(&st->replay)) && n > REPLAY_SOFT &&
+	    atomic_load(&st->trim_limit) == UINT64_MAX && (q = sys_outq(fd)) >= 0 && (size_t)q < n) {
+		/* A large send: most of it is on the other side already; keep what is not. */
+		skip = n - (size_t)q;
+		replay_init(&st->replay, st->replay.end + skip, REPLAY_MIN, REPLAY_MAX);
+		n = (size_t)q;
+	}
+	if (unlikely(n > replay_room(&st->replay)) && !room_for(st, fd, n)) {
+		vs_demote(v, REASON_BUFFER);
+		return;
+	}
+	for (i = 0; n && i < op->cnt; i++) {
+		const char *p = op->iov[i].iov_base;
+		size_t len = op->iov[i].iov_len;
+
+		if (skip >= len) {
+			skip -= len;
+			continue;
+		}
+		p += skip;
+		len -= skip;
+		skip = 0;
+		if (len > n)
+			len = n;
+		replay_append(&st->replay, replay_mem(st), p, len);
+		n -= len;
+	}
+}
+
+static ssize_t tx_kernel(int fd, const struct io_op *op, size_t done, int extra)
+{
+	struct iovec few[8], *iov = few;
+	struct msghdr m = { 0 };
+	ssize_t r;
+	int e;
+
+	if (!done && op->cnt == 1 && !op->smsg)
+		return sys_send(fd, op->iov->iov_base, op->iov->iov_len, op->flags | extra);
+	if (op->smsg)
+		m = *op->smsg;
+	if (op->cnt > 8 && !(iov = malloc((size_t)op->cnt * sizeof(*iov)))) {
+		errno = ENOMEM;
+		return -1;
+	}
+	if (op->smsg && !done) {
+		m.msg_iov = op->iov;
+		m.msg_iovlen = (size_t)op->cnt;
+	} else {
+		m.msg_iov = iov;
+		m.msg_iovlen = (size_t)iov_skip(op, done, iov);
+	}
+	r = sys_sendmsg(fd, &m, op->flags | extra);
+	e = errno;
+	if (iov != few)
+		free(iov);
+	errno = e;
+	return r;
+}
+
+void vs_flush_locked(struct vsock *v, int fd)
+{
+	struct vstate *st = atomic_load(&v->st);
+
+	while (st->tx_sent < st->replay.end) {
+		const uint8_t *p;
+		size_t n = replay_at(&st->replay, replay_mem(st), st->tx_sent, &p);
+		ssize_t r = sys_send(fd, p, n, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+		if (r < 0)
+			return;
+		st->tx_sent += (uint64_t)r;
+		if (atomic_load(&st->trim_limit) == UINT64_MAX && replay_used(&st->replay) > REPLAY_SOFT)
+			vs_trim_locked(st, fd);
+	}
+	if (st->shut_wr)
+		sys_shutdown(fd, SHUT_WR);
+	vs_phase(st, 0, PH_UNSENT);
+}
+
+/* What may be taken from the application while no link can carry it. */
+#define DOWN_LIMIT (256u << 10)
+
+static size_t append_down(struct vsock *v, struct vstate *st, const struct io_op *op, size_t done)
+{
+	uint64_t used = replay_used(&st->replay);
+	size_t n = op->want - done, k = 0;
+	struct iovec few[8], *iov = few;
+	int i, cnt;
+
+	(void)v;
+	if (used >= DOWN_LIMIT)
+		return 0;
+	if (n > DOWN_LIMIT - used)
+		n = DOWN_LIMIT - used;
+	if (!replay_reserve(&st->replay, replay_mem(st), n))
+		return 0;
+	if (op->cnt > 8 && !(iov = malloc((size_t)op->cnt * sizeof(*iov))))
+		return 0;
+	cnt = iov_skip(op, done, iov);
+	for (i = 0; i < cnt && k < n; i++) {
+		size_t len = iov[i].iov_len < n - k ? iov[i].iov_len : n - k;
+
+		replay_append(&st->replay, replay_mem(st), iov[i].iov_base, len);
+		k += len;
+	}
+	if (iov != few)
+		free(iov);
+	return k;
+}
+
+static ssize_t broken_pipe(struct vsock *v, const struct io_op *op, size_t done, int e)
+{
+	if (done)
+		return (ssize_t)done;
+	if (e == EPIPE && take_pending(v))
+		return -1;
+	errno = e;
+	if (e == EPIPE && !(op->flags & MSG_NOSIGNAL)) {
+		sys_raise_sigpipe();
+		errno = EPIPE;
+	}
+	return -1;
+}
+
+/* The link cannot take bytes now (full): wait until it can. 0 or an errno. */
+static int wait_writable(int fd, uint64_t end)
+{
+	struct pollfd p = { fd, POLLOUT, 0 };
+	int tmo = 100, r;
+
+	if (end) {
+		int64_t left = (int64_t)(end - sys_now_ns());
+
+		if (left <= 0)
+			return EAGAIN;
+		if (left / 1000000 < tmo)
+			tmo = (int)(left / 1000000) + 1;
+	}
+	r = sys_poll(&p, 1, tmo);
+	return r < 0 ? errno : 0;
+}
+
+/* The slow half of a send: the phase is odd, or the kernel said something odd. */
+static ssize_t send_slow(struct vsock *v, int fd, const struct io_op *op, size_t done)
+{
+	struct vstate *st = atomic_load(&v->st);
+	bool nb = nonblocking(fd, op->flags);
+	uint64_t end = nb ? 0 : deadline(fd, SO_SNDTIMEO);
+
+	for (;;) {
+		enum shlock_result lr = shlock_take(&st->tx, nb ? 1000000 : -1, true);
+		uint32_t ph;
+		ssize_t r;
+		int e = 0;
+
+		if (lr == SHLOCK_INTR || lr == SHLOCK_BUSY || lr == SHLOCK_SELF) {
+			errno = lr == SHLOCK_INTR ? EINTR : EAGAIN;
+			return done ? (ssize_t)done : -1;
+		}
+		ph = atomic_load(&st->phase);
+		if (ph & PH_NOREP) {
+			shlock_drop(&st->tx);
+			r = tx_kernel(fd, op, done, MSG_NOSIGNAL);
+			if (r >= 0)
+				return (ssize_t)done + r;
+			return broken_pipe(v, op, done, errno);
+		}
+		if (ph & PH_UNSENT && !(ph & PH_MEND))
+			vs_flush_locked(v, fd);
+		ph = atomic_load(&st->phase);
+		if (st->shut_wr) {
+			shlock_drop(&st->tx);
+			return broken_pipe(v, op, done, EPIPE);
+		}
+		if (ph & PH_MEND) {
+			done += append_down(v, st, op, done);
+			shlock_drop(&st->tx);
+			if (done == op->want)
+				return (ssize_t)done;
+			if (nb) {
+				errno = EAGAIN;
+				return done ? (ssize_t)done : -1;
+			}
+			e = vs_wait_mend(v, end, false);
+		} else if (ph & PH_UNSENT) {
+			shlock_drop(&st->tx);
+			if (nb) {
+				errno = EAGAIN;
+				return done ? (ssize_t)done : -1;
+			}
+			e = wait_writable(fd, end);
+		} else {
+			r = tx_kernel(fd, op, done, MSG_NOSIGNAL);
+			e = r < 0 ? errno : 0;
+			if (r > 0) {
+				struct io_op rest = *op;
+				struct iovec one[64];
+
+				/* Rarely here: the part behind `done` as its own operation. */
+				rest.cnt = op->cnt <= 64 ? iov_skip(op, done, one) : 0;
+				rest.iov = one;
+				if (rest.cnt)
+					keep(v, st, fd, &rest, (size_t)r);
+				else
+					vs_demote(v, REASON_BUFFER);
+				st->tx_sent = st->replay.end;
+				done += (size_t)r;
+			}
+			shlock_drop(&st->tx);
+			if (r >= 0 && (done == op->want || nb))
+				return (ssize_t)done;
+			if (r < 0 && !link_error(e)) {
+				errno = e;
+				return done ? (ssize_t)done : -1;
+			}
+			if (r < 0 && !judge_tx(v, e))
+				return broken_pipe(v, op, done, e);
+			e = 0;
+		}
+		if (e) {
+			errno = e;
+			return done ? (ssize_t)done : -1;
+		}
+	}
+}
+
+ssize_t vs_send_live(struct vsock *v, int fd, const struct io_op *op)
+{
+	struct vstate *st = atomic_load(&v->st);
+	enum shlock_result lr;
+	ssize_t r;
+	int e;
+
+	if (unlikely(op->flags & MSG_OOB)) {
+		vs_demote(v, REASON_OOB);
+		return send_slow(v, fd, op, 0);
+	}
+	lr = shlock_take(&st->tx, 0, true);
+	if (unlikely(lr != SHLOCK_OK)) {
+		if (lr == SHLOCK_SELF) {
+			/* A signal handler over a send: the order of bytes is the kernel's to say. */
+			vs_demote(v, REASON_NESTED);
+			return tx_kernel(fd, op, 0, 0);
+		}
+		return send_slow(v, fd, op, 0);
+	}
+	if (unlikely(atomic_load_explicit(&st->phase, memory_order_acquire) & PH_TX_SLOW)) {
+		shlock_drop(&st->tx);
+		return send_slow(v, fd, op, 0);
+	}
+	r = tx_kernel(fd, op, 0, MSG_NOSIGNAL);
+	if (likely(r > 0)) {
+		keep(v, st, fd, op, (size_t)r);
+		st->tx_sent = st->replay.end;
+		shlock_drop(&st->tx);
+		return r;
+	}
+	e = errno;
+	shlock_drop(&st->tx);
+	if (r == 0 || !link_error(e)) {
+		errno = e;
+		return r;
+	}
+	if (!judge_tx(v, e))
+		return broken_pipe(v, op, 0, e);
+	return send_slow(v, fd, op, 0);
+}
+
+int vs_error(struct vsock *v, int err)
+{
+	struct vstate *st = atomic_load(&v->st);
+
+	if (atomic_load(&st->phase) & PH_NOREP)
+		return err ? err : atomic_exchange(&st->pending_err, 0);
+	if (atomic_load(&st->phase) & PH_MEND)
+		return 0;
+	return err && link_error(err) && judge_tx(v, err) ? 0 : err;
+}
+
+uint64_t vs_unsent(struct vsock *v)
+{
+	struct vstate *st = atomic_load(&v->st);
+	uint64_t n = 0;
+
+	if (atomic_load(&st->phase) & (PH_MEND | PH_UNSENT) && shlock_take(&st->tx, 1000000, false) == SHLOCK_OK) {
+		n = st->replay.end - st->tx_sent;
+		shlock_drop(&st->tx);
+	}
+	return n;
+}
+
+int vs_shutdown(struct vsock *v, int fd, int how)
+{
+	struct vstate *st = atomic_load(&v->st);
+	uint32_t ph;
+	int r = 0;
+
+	if (!vs_live(v) || how < 0 || how > SHUT_RDWR)
+		return sys_shutdown(fd, how);
+	if (how != SHUT_WR)
+		st->shut_rd = 1;
+	if (how == SHUT_RD)
+		return sys_shutdown(fd, how);
+	/* A sender blocked in the kernel holds the lock: shutdown must wake it, not wait for it. */
+	vs_announce_fin(v, false);
+	if (shlock_take(&st->tx, 0, false) == SHLOCK_BUSY) {
+		st->shut_wr = 1;
+		return sys_shutdown(fd, how);
+	}
+	st->shut_wr = 1;
+	atomic_store(&v->pair->side[st->ho.role].fin, st->replay.end);
+	ph = atomic_load(&st->phase);
+	/* While the link is mended the FIN follows the last byte (vs_flush_locked). */
+	if (!(ph & (PH_MEND | PH_UNSENT)) || ph & PH_NOREP)
+		r = sys_shutdown(fd, how);
+	else if (how == SHUT_RDWR)
+		sys_shutdown(fd, SHUT_RD);
+	shlock_drop(&st->tx);
+	return r;
+}
+
+/*
+ * The kernel would send straight from the file, out of our sight.  Read and
+ * send instead; a file offset only moves by what was really sent.
+ */
+ssize_t vs_sendfile(struct vsock *v, int out, int in, off_t *off, size_t n)
+{
+	size_t done = 0, max = 64 << 10;
+	char *buf = malloc(max);
+
+	if (!buf) {
+		errno = ENOMEM;
+		return -1;
+	}
+	while (done < n) {
+		off_t pos = off ? *off : sys_lseek(in, 0, SEEK_CUR);
+		size_t want = n - done < max ? n - done : max;
+		ssize_t r, s;
+
+		if (pos < 0) {
+			ssize_t k = -1;
+
+			/* Not a file: the kernel knows what it would say. */
+			vs_demote(v, REASON_SPLICE);
+			free(buf);
+			k = sys_sendfile(out, in, off, n - done);
+			return done ? (ssize_t)done : k;
+		}
+		r = sys_pread(in, buf, want, pos);
+		if (r < 0) {
+			free(buf);
+			return done ? (ssize_t)done : -1;
+		}
+		if (r == 0)
+			break;
+		s = vs_send_live(v, out, &(struct io_op){ &(struct iovec){ buf, (size_t)r }, 1, 0,
+							  (size_t)r, NULL, NULL });
+		if (s < 0) {
+			int e = errno;
+
+			free(buf);
+			errno = e;
+			return done ? (ssize_t)done : -1;
+		}
+		if (off)
+			*off += s;
+		else
+			sys_lseek(in, pos + s, SEEK_SET);
+		done += (size_t)s;
+		if (s < r)
+			break;
+	}
+	free(buf);
+	return (ssize_t)done;
+}

@@ -1,0 +1,126 @@
+/*
+ * Sending and receiving on a virtual socket.
+ *
+ * The fast paths are inline: one table look-up, two atomic instructions and
+ * (live, sending) one copy around the kernel's own call.  Everything unusual
+ * (end of stream, errors, a link being mended) is decided in vs_io.c.
+ *
+ * The return value and errno of every function are the kernel's for the same
+ * call on a TCP socket.
+ */
+#ifndef ROAM_VS_IO_H
+#define ROAM_VS_IO_H
+
+#include "vsock.h"
+#include "sys.h"
+#include <errno.h>
+
+struct io_op {
+	struct iovec *iov;	/* not changed */
+	int cnt;
+	int flags;
+	size_t want;		/* bytes in iov */
+	struct msghdr *msg;	/* recvmsg: control data and flags; or NULL */
+	const struct msghdr *smsg;	/* sendmsg */
+};
+
+#define IO_NOCALL (-2)		/* the kernel has not been asked yet */
+
+static inline _Atomic uint64_t *vs_rx_enter(struct vsock *v)
+{
+	_Atomic uint64_t *c = atomic_load_explicit(&v->rxc, memory_order_acquire);
+
+	atomic_fetch_add(c, 1);
+	return c;
+}
+
+/* One thread leaves, r bytes were consumed. */
+static inline void vs_rx_took(_Atomic uint64_t *c, ssize_t r)
+{
+	atomic_fetch_add(c, ((uint64_t)(r > 0 ? r : 0) << 16) - 1);
+}
+
+static inline bool vs_rx_fast(struct vsock *v)
+{
+	return likely(!(atomic_load_explicit(atomic_load_explicit(&v->phasep, memory_order_relaxed),
+					     memory_order_acquire) & PH_RX_SLOW));
+}
+
+void vs_try_meet(struct vsock *v);
+
+/* Lazy upgrade: after enough calls or bytes, and then ever more rarely. */
+static inline void vs_count(struct vsock *v, ssize_t r)
+{
+	uint32_t n = atomic_load_explicit(&v->ops, memory_order_relaxed) + 1 + (uint32_t)(r >> 14);
+
+	atomic_store_explicit(&v->ops, n, memory_order_relaxed);
+	if (unlikely(n >= atomic_load_explicit(&v->next_try, memory_order_relaxed)))
+		vs_try_meet(v);
+}
+
+static inline bool vs_live(const struct vsock *v)
+{
+	return atomic_load_explicit(&((struct vsock *)(uintptr_t)v)->mode, memory_order_acquire) == VS_LIVE;
+}
+
+/* Bytes that a receive with these flags takes out of the stream. */
+static inline ssize_t vs_rx_consumed(ssize_t r, int flags)
+{
+	return unlikely(flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE)) ? 0 : r;
+}
+
+/* Finishes a receive: r is what the kernel said (errno set), or IO_NOCALL. */
+ssize_t vs_rx_post(struct vsock *v, int fd, const struct io_op *op, ssize_t r);
+
+static inline ssize_t vs_recv(struct vsock *v, int fd, void *buf, size_t n, int flags)
+{
+	_Atomic uint64_t *c = vs_rx_enter(v);
+	ssize_t r = IO_NOCALL;
+
+	if (vs_rx_fast(v))
+		r = sys_recv(fd, buf, n, flags);
+	vs_rx_took(c, vs_rx_consumed(r, flags));
+	if (likely(r > 0 && !(flags & MSG_WAITALL))) {
+		if (unlikely(!vs_live(v)))
+			vs_count(v, r);
+		return r;
+	}
+	if (r == -1 && errno == EAGAIN)
+		return r;
+	return vs_rx_post(v, fd, &(struct io_op){ &(struct iovec){ buf, n }, 1, flags, n, NULL, NULL }, r);
+}
+
+/* Any other receive: call(fd, arg) is the kernel's. */
+ssize_t vs_recv_any(struct vsock *v, int fd, const struct io_op *op);
+
+/* Every send.  raises SIGPIPE unless MSG_NOSIGNAL. */
+ssize_t vs_send_live(struct vsock *v, int fd, const struct io_op *op);
+bool vs_tx_enter_plain(struct vsock *v);
+
+static inline void vs_tx_leave_plain(struct vsock *v, ssize_t r)
+{
+	atomic_fetch_sub(&v->tx0, 1);
+	vs_count(v, r);
+}
+
+/*
+ * Readiness told of trouble (HUP, ERR, RDHUP in epoll's or poll's bits) on a
+ * live socket.  True: the link is broken and being mended; tell nobody.
+ */
+bool vs_ready_trouble(struct vsock *v, uint32_t events);
+/* The link is broken; err is what the kernel said, 0 for an end of stream. */
+void vs_break(struct vsock *v, int err, const char *why);
+/* Waits until the link is no longer being mended; 0, or an errno (EINTR, EAGAIN on time-out). */
+int vs_wait_mend(struct vsock *v, uint64_t deadline_ns, bool follow);
+/* Gives the kernel what a new link has not taken yet; the tx lock is held. */
+void vs_flush_locked(struct vsock *v, int fd);
+/* Drops what the peer's kernel has acknowledged; the tx lock is held. */
+void vs_trim_locked(struct vstate *st, int fd);
+/* SO_ERROR as the application may see it, from the kernel's. */
+int vs_error(struct vsock *v, int err);
+/* Bytes in the replay buffer that no link has taken yet. */
+uint64_t vs_unsent(struct vsock *v);
+int vs_shutdown(struct vsock *v, int fd, int how);
+ssize_t vs_sendfile(struct vsock *v, int out, int in, off_t *off, size_t n);
+
+#endif

@@ -1,0 +1,237 @@
+#include "vs_poll.h"
+#include "ep.h"
+#include "sys.h"
+#include "vs_io.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define TROUBLE (POLLERR | POLLHUP | POLLRDHUP)
+
+static uint64_t until(const struct timespec *t)
+{
+	return sys_now_ns() + (uint64_t)t->tv_sec * 1000000000u + (uint64_t)t->tv_nsec;
+}
+
+static struct timespec left(uint64_t end)
+{
+	int64_t d = (int64_t)(end - sys_now_ns());
+
+	if (d < 0)
+		d = 0;
+	return (struct timespec){ d / 1000000000, d % 1000000000 };
+}
+
+static bool valid(const struct timespec *t)
+{
+	return t->tv_sec >= 0 && t->tv_nsec >= 0 && t->tv_nsec < 1000000000;
+}
+
+/* Is this a live socket whose link is being mended? */
+static struct vsock *mending(int fd)
+{
+	struct vsock *v = fd < 0 ? NULL : fdtab_vsock(fd);
+	struct vstate *st;
+
+	if (!v || !vs_live(v))
+		return NULL;
+	st = atomic_load(&v->st);
+	if (!st || atomic_load(&st->phase) & PH_NOREP)
+		return NULL;
+	return atomic_load(&st->phase) & PH_MEND || atomic_load(&v->gen) != atomic_load(&st->gen) ? v : NULL;
+}
+
+/*
+ * Drops trouble of broken links from the results; how many entries remain, and
+ * whether something was kept back.
+ */
+static int sift(struct pollfd *fds, nfds_t n, bool *kept)
+{
+	nfds_t i;
+	int ready = 0;
+
+	for (i = 0; i < n; i++) {
+		struct vsock *v;
+
+		if (!fds[i].revents)
+			continue;
+		v = fds[i].revents & TROUBLE && fds[i].fd >= 0 ? fdtab_vsock(fds[i].fd) : NULL;
+		if (v && vs_ready_trouble(v, (uint32_t)fds[i].revents)) {
+			fds[i].revents = 0;
+			*kept = true;
+			continue;
+		}
+		ready++;
+	}
+	return ready;
+}
+
+/*
+ * The set holds links that are being mended: their descriptors are still the
+ * dead sockets.  Wait for the others, looking again at short, growing
+ * intervals; an outage is rare and this needs no second descriptor per socket.
+ */
+static int poll_mending(struct pollfd *fds, nfds_t n, const struct timespec *tmo,
+			const sigset_t *mask)
+{
+	struct pollfd *tmp = malloc(n * sizeof(*tmp));
+	uint64_t end = tmo ? until(tmo) : 0;
+	long nap = 200000;
+	int r = 0;
+
+	if (!tmp) {
+		errno = ENOMEM;
+		return -1;
+	}
+	for (;;) {
+		struct timespec t = { 0, nap }, l;
+		bool any = false, kept = false;
+		nfds_t i;
+
+		memcpy(tmp, fds, n * sizeof(*tmp));
+		for (i = 0; i < n; i++)
+			if (mending(tmp[i].fd)) {
+				tmp[i].fd = -1;
+				any = true;
+			}
+		if (tmo) {
+			l = left(end);
+			if (!any || l.tv_sec * 1000000000 + l.tv_nsec < nap)
+				t = l;
+		}
+		r = sys_ppoll(tmp, n, any || tmo ? &t : NULL, mask);
+		if (r < 0)
+			break;
+		for (i = 0; i < n; i++)
+			tmp[i].fd = fds[i].fd;
+		if (r > 0)
+			r = sift(tmp, n, &kept);
+		if (r > 0 || (tmo && (l = left(end), !l.tv_sec && !l.tv_nsec))) {
+			for (i = 0; i < n; i++)
+				fds[i].revents = tmp[i].revents;
+			break;
+		}
+		if (any && nap < 10000000)
+			nap += nap / 2;
+	}
+	free(tmp);
+	return r;
+}
+
+int vs_poll(struct pollfd *fds, nfds_t n, const struct timespec *tmo, const sigset_t *mask)
+{
+	uint64_t end = 0;
+	bool kept = false;
+	nfds_t i;
+	int r;
+
+	if (likely(!atomic_load_explicit(&vs_live_count, memory_order_relaxed)) || !n ||
+	    (tmo && !valid(tmo)))
+		return sys_ppoll(fds, n, tmo, mask);
+	/* A bad array is the kernel's to complain about. */
+	for (i = 0; i < n; i++)
+		if (unlikely(mending(fds[i].fd) != NULL))
+			return poll_mending(fds, n, tmo, mask);
+	if (tmo && (tmo->tv_sec || tmo->tv_nsec))
+		end = until(tmo);
+	r = sys_ppoll(fds, n, tmo, mask);
+	if (r <= 0)
+		return r;
+	r = sift(fds, n, &kept);
+	if (r > 0 || !kept)
+		return r;
+	if (tmo) {
+		struct timespec t = { 0, 0 };
+
+		if (end)
+			t = left(end);
+		return poll_mending(fds, n, &t, mask);
+	}
+	return poll_mending(fds, n, NULL, mask);
+}
+
+int vs_select(int n, fd_set *r, fd_set *w, fd_set *e, const struct timespec *tmo, const sigset_t *mask)
+{
+	struct pollfd *p;
+	nfds_t k = 0, i;
+	int fd, ret, bits = 0;
+
+	if (n < 0 || n > FD_SETSIZE || (tmo && !valid(tmo)) || !(p = malloc((size_t)(n + 1) * sizeof(*p))))
+		return sys_pselect(n, r, w, e, tmo, mask);
+	for (fd = 0; fd < n; fd++) {
+		short ev = 0;
+
+		/* As the kernel maps them: man 2 select, "Correspondence". */
+		if (r && FD_ISSET(fd, r))
+			ev |= POLLIN | POLLRDNORM | POLLRDBAND;
+		if (w && FD_ISSET(fd, w))
+			ev |= POLLOUT | POLLWRNORM | POLLWRBAND;
+		if (e && FD_ISSET(fd, e))
+			ev |= POLLPRI;
+		/* RDHUP shows the end of a stream that recv would only find out about. */
+		if (ev)
+			p[k++] = (struct pollfd){ fd, (short)(ev | (ev & POLLIN ? POLLRDHUP : 0)), 0 };
+	}
+	ret = vs_poll(p, k, tmo, mask);
+	for (i = 0; ret >= 0 && i < k; i++)
+		if (p[i].revents & POLLNVAL) {
+			ret = -1;
+			errno = EBADF;
+		}
+	if (ret >= 0) {
+		for (i = 0; i < k; i++) {
+			short got = p[i].revents;
+
+			fd = p[i].fd;
+			if (r && FD_ISSET(fd, r)) {
+				if (got & (POLLIN | POLLRDNORM | POLLRDBAND | POLLHUP | POLLERR | POLLRDHUP))
+					bits++;
+				else
+					FD_CLR(fd, r);
+			}
+			if (w && FD_ISSET(fd, w)) {
+				if (got & (POLLOUT | POLLWRNORM | POLLWRBAND | POLLERR))
+					bits++;
+				else
+					FD_CLR(fd, w);
+			}
+			if (e && FD_ISSET(fd, e)) {
+				if (got & POLLPRI)
+					bits++;
+				else
+					FD_CLR(fd, e);
+			}
+		}
+		ret = bits;
+	}
+	fd = errno;
+	free(p);
+	errno = fd;
+	return ret;
+}
+
+int vs_epoll(int ep, struct epoll_event *ev, int max, const struct timespec *tmo, const sigset_t *mask)
+{
+	struct epset *s = fdtab_epset(ep);
+	uint64_t end = 0;
+	int r;
+
+	if (!s || !atomic_load_explicit(&vs_live_count, memory_order_relaxed) || (tmo && !valid(tmo)))
+		return sys_epoll_pwait2(ep, ev, max, tmo, mask);
+	if (tmo && (tmo->tv_sec || tmo->tv_nsec))
+		end = until(tmo);
+	for (;;) {
+		struct timespec l;
+		int k;
+
+		if (end)
+			l = left(end);
+		r = sys_epoll_pwait2(ep, ev, max, end ? &l : tmo, mask);
+		if (r <= 0)
+			return r;
+		k = ep_filter(ep, s, ev, r);
+		/* Something else may be ready at once: a zero time-out is asked again as such. */
+		if (k > 0 || (tmo && !end) || (end && (l = left(end), !l.tv_sec && !l.tv_nsec)))
+			return k;
+	}
+}

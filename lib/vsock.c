@@ -1,0 +1,502 @@
+#include "vsock.h"
+#include "ep.h"
+#include "helper.h"
+#include "link_tcp.h"
+#include "log.h"
+#include "meet.h"
+#include "sys.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+_Atomic uint32_t vs_live_count;
+shlock vs_fds_lock;
+struct vsock *vs_live_head;
+
+/*
+ * Virtual sockets come from chunks that are never given back, found by index.
+ * The free list is a stack of indices with a counter against ABA: socket() and
+ * close() may be called from a signal handler, so no lock.
+ */
+#define CHUNK 256u
+#define NCHUNK (FDTAB_MAX / CHUNK)
+static _Atomic(struct vsock *) chunks[NCHUNK];
+static _Atomic uint32_t used;
+static _Atomic uint64_t free_head;	/* count << 32 | index + 1 */
+
+static _Atomic uint32_t no_phase;
+
+#define GID_BUCKETS 4096u
+static struct vsock *by_gid[GID_BUCKETS];	/* under vs_fds_lock */
+
+/* Mappings of ended connections, kept for the next: a late thread may still look. */
+#define SPARE_MAX 64
+static struct vstate *spare[SPARE_MAX];		/* under vs_fds_lock */
+static unsigned int nspare;
+
+static struct vsock *at(uint32_t i)
+{
+	struct vsock *c = atomic_load(&chunks[i / CHUNK]);
+
+	return c ? &c[i % CHUNK] : NULL;
+}
+
+static struct vsock *take(uint32_t *index)
+{
+	uint64_t h = atomic_load(&free_head);
+	struct vsock *v, *c, *none = NULL;
+	uint32_t i;
+
+	while ((uint32_t)h) {
+		i = (uint32_t)h - 1;
+		v = at(i);
+		if (atomic_compare_exchange_weak(&free_head, &h,
+				((h >> 32) + 1) << 32 | atomic_load(&v->free_next))) {
+			*index = i;
+			return v;
+		}
+	}
+	i = atomic_fetch_add(&used, 1);
+	if (i >= FDTAB_MAX)
+		return NULL;
+	if (!at(i)) {
+		c = sys_map_anon(CHUNK * sizeof(*c));
+		if (!c)
+			return NULL;
+		if (!atomic_compare_exchange_strong(&chunks[i / CHUNK], &none, c))
+			sys_unmap(c, CHUNK * sizeof(*c));
+	}
+	*index = i;
+	return at(i);
+}
+
+static void give(struct vsock *v)
+{
+	uint64_t h = atomic_load(&free_head);
+	uint32_t i = v->index;
+
+	do
+		atomic_store(&v->free_next, (uint32_t)h);
+	while (!atomic_compare_exchange_weak(&free_head, &h, ((h >> 32) + 1) << 32 | (i + 1)));
+}
+
+struct vsock *vs_new(int fd, int family, enum vs_kind kind)
+{
+	uint32_t i;
+	struct vsock *v;
+
+	if ((unsigned int)fd >= FDTAB_MAX)
+		return NULL;
+	v = take(&i);
+	if (!v)
+		return NULL;
+	/* rx0 and tx0 are not reset: a thread that raced with close may still be inside. */
+	atomic_store(&v->rx0, RX_USERS(atomic_load(&v->rx0)));
+	atomic_store(&v->st, NULL);
+	atomic_store(&v->rxc, &v->rx0);
+	atomic_store(&v->phasep, &no_phase);
+	atomic_fetch_add(&v->birth, 1);
+	atomic_store(&v->kind, kind);
+	v->family = family == AF_INET6 ? 6 : 4;
+	v->role = HO_OPENER;
+	v->never = 0;
+	atomic_store(&v->ops, 0);
+	atomic_store(&v->next_try, conf()->off ? UINT32_MAX : MEET_FIRST);
+	atomic_store(&v->nfd, 1);
+	atomic_store(&v->fd, fd);
+	v->slot = -1;
+	atomic_store(&v->gen, 1);
+	v->pair = NULL;
+	v->regs = NULL;
+	v->index = i;
+	v->marked_pid = 0;
+	v->offer_nonce = 0;
+	atomic_store(&v->want, 0);
+	v->mend = NULL;
+	v->orphan_fd = -1;
+	atomic_store(&v->mode, VS_PLAIN);
+	fdtab_set(fd, (uintptr_t)v);
+	return v;
+}
+
+void vs_log_id(const struct vsock *v, char out[9])
+{
+	struct vstate *st = atomic_load(&((struct vsock *)(uintptr_t)v)->st);
+	int i;
+
+	strcpy(out, "--------");
+	for (i = 0; st && i < 4; i++)
+		snprintf(out + 2 * i, 3, "%02x", st->ho.gid[i]);
+}
+
+void vs_dup(struct vsock *v, int to)
+{
+	if (!v || to < 0 || roam_vfork_child)
+		return;
+	atomic_fetch_add(&v->nfd, 1);
+	fdtab_set(to, (uintptr_t)v);
+}
+
+void vs_phase(struct vstate *st, uint32_t set, uint32_t clear)
+{
+	uint32_t p = atomic_load(&st->phase);
+
+	while (!atomic_compare_exchange_weak(&st->phase, &p, ((p & ~clear) | set) + PH_STEP))
+		;
+	sys_futex_wake(&st->phase, INT32_MAX);
+}
+
+uint64_t vs_rx_count(struct vsock *v)
+{
+	struct vstate *st = atomic_load(&v->st);
+	uint64_t n = RX_BYTES(atomic_load(&v->rx0));
+	int i;
+
+	if (st) {
+		n += atomic_load(&st->rx_folded) - st->rx_base;
+		for (i = 0; i < NPROC; i++)
+			n += RX_BYTES(atomic_load(&st->slot[i].s.rx));
+	}
+	return n & RX_MASK;
+}
+
+bool vs_rx_busy(struct vsock *v)
+{
+	struct vstate *st = atomic_load(&v->st);
+	int i;
+
+	if (RX_USERS(atomic_load(&v->rx0)))
+		return true;
+	for (i = 0; st && i < NPROC; i++) {
+		uint32_t pid = atomic_load(&st->slot[i].s.pid);
+
+		if (RX_USERS(atomic_load(&st->slot[i].s.rx)) && pid && sys_alive((int)pid))
+			return true;
+	}
+	return false;
+}
+
+/* Reading /proc for every connection would make fork slow. */
+static uint64_t self_start(uint32_t me)
+{
+	static _Atomic uint64_t start;
+	static _Atomic uint32_t of;
+
+	if (atomic_load(&of) != me) {
+		atomic_store(&start, sys_starttime((int)me));
+		atomic_store(&of, me);
+	}
+	return atomic_load(&start);
+}
+
+static bool slot_take(struct vslot *s, uint32_t me)
+{
+	uint32_t pid = atomic_load(&s->pid);
+
+	if (pid && sys_alive((int)pid))
+		return false;
+	if (!atomic_compare_exchange_strong(&s->pid, &pid, me))
+		return false;
+	/* Bytes that a dead owner counted stay counted; its threads are gone. */
+	atomic_fetch_and(&s->rx, ~UINT64_C(0xffff));
+	atomic_store(&s->start, self_start(me));
+	return true;
+}
+
+void vs_claim_slot(struct vsock *v)
+{
+	struct vstate *st = atomic_load(&v->st);
+	int i;
+
+	for (i = 0; i < NPROC; i++) {
+		if (!slot_take(&st->slot[i].s, (uint32_t)sys_getpid()))
+			continue;
+		v->slot = i;
+		atomic_store(&v->rxc, &st->slot[i].s.rx);
+		return;
+	}
+	v->slot = -1;
+	vs_demote(v, REASON_SHARERS);
+}
+
+static struct vstate *state_new(void)
+{
+	struct vstate *st;
+	int fd;
+
+	if (nspare) {
+		st = spare[--nspare];
+		/* The replay memory was given back; the head may be looked at: keep it mapped. */
+		memset((char *)st + offsetof(struct vstate, replay), 0,
+		       sizeof(*st) - offsetof(struct vstate, replay));
+		return st;
+	}
+	fd = sys_memfd("roam-state", VSTATE_SIZE);
+	if (fd < 0)
+		return NULL;
+	st = sys_map_shared(fd, VSTATE_SIZE);
+	sys_close(fd);
+	return st;
+}
+
+static void state_drop(struct vstate *st)
+{
+	if (atomic_load(&st->shared) || nspare == SPARE_MAX) {
+		sys_unmap(st, VSTATE_SIZE);
+		return;
+	}
+	sys_discard((char *)st + REPLAY_AT, REPLAY_MAX);
+	spare[nspare++] = st;
+}
+
+static uint32_t gid_bucket(const uint8_t *gid)
+{
+	return (uint32_t)(gid[0] | gid[1] << 8) % GID_BUCKETS;
+}
+
+struct vsock *vs_by_gid(const uint8_t *gid)
+{
+	struct vsock *v;
+
+	for (v = by_gid[gid_bucket(gid)]; v; v = v->gid_next)
+		if (!memcmp(atomic_load(&v->st)->ho.gid, gid, WIRE_GID))
+			return v;
+	return NULL;
+}
+
+int vs_go_live(struct vsock *v, enum ho_role role, const uint8_t *gid, const uint8_t *key,
+	       struct pair *pair)
+{
+	int fd = atomic_load(&v->fd);
+	struct vstate *st;
+	struct link_count c;
+	uint64_t t, seen;
+	uint32_t b;
+
+	/* Somebody may read while we look: the counters must agree with each other. */
+	seen = atomic_load(&v->rx0);
+	if (link_count(fd, v->role == HO_OPENER, &c) < 0 || c.state != LINK_ESTABLISHED ||
+	    RX_BYTES(seen) != (c.received & RX_MASK) || RX_BYTES(atomic_load(&v->rx0)) != RX_BYTES(seen))
+		return REASON_COUNT;
+	if (c.sndbuf > REPLAY_MAX / 2)
+		return REASON_BUFFER;
+	t = c.sent;
+	st = state_new();
+	if (!st)
+		return REASON_MEMORY;
+	st->names.self_len = sizeof(st->names.self);
+	st->names.peer_len = sizeof(st->names.peer);
+	sys_getsockname(fd, (struct sockaddr *)&st->names.self, &st->names.self_len);
+	sys_getpeername(fd, (struct sockaddr *)&st->names.peer, &st->names.peer_len);
+	st->ino = sys_sock_ino(fd);
+	replay_init(&st->replay, t, REPLAY_MIN, REPLAY_MAX);
+	st->tx_sent = t;
+	st->link_tx = 0;
+	st->link_rx = 0;
+	st->link_syn = v->role == HO_OPENER;
+	st->rx_base = 0;
+	st->born_ns = sys_now_ns();
+	atomic_store(&st->gen, 1);
+	ho_init(&st->ho, role, gid, key);
+	atomic_store(&st->trim_limit, UINT64_MAX);
+	atomic_store(&v->st, st);
+	atomic_store(&v->gen, 1);
+	v->pair = pair;
+	atomic_store(&pair->side[role].family, v->family);
+	vs_claim_slot(v);
+	atomic_store(&v->phasep, &st->phase);
+	b = gid_bucket(gid);
+	v->gid_next = by_gid[b];
+	by_gid[b] = v;
+	v->live_prev = NULL;
+	v->live_next = vs_live_head;
+	if (vs_live_head)
+		vs_live_head->live_prev = v;
+	vs_live_head = v;
+	atomic_fetch_add(&vs_live_count, 1);
+	atomic_store(&v->mode, VS_LIVE);
+	return 0;
+}
+
+void vs_announce_fin(struct vsock *v, bool closed)
+{
+	struct vstate *st = atomic_load(&v->st);
+	struct pair_side *me;
+
+	if (!st || !v->pair)
+		return;
+	me = &v->pair->side[st->ho.role];
+	if (atomic_load(&me->fin) == PAIR_NO_FIN)
+		atomic_store(&me->fin, st->replay.end);
+	if (closed)
+		atomic_store(&me->closed, 1);
+}
+
+/* True when no other living process holds the connection. */
+static bool last_sharer(struct vsock *v, struct vstate *st)
+{
+	int i;
+
+	if (!atomic_load(&st->shared))
+		return true;
+	for (i = 0; i < NPROC; i++) {
+		uint32_t pid = atomic_load(&st->slot[i].s.pid);
+
+		if (i != v->slot && pid && sys_alive((int)pid))
+			return false;
+	}
+	return true;
+}
+
+/* The last descriptor in this process goes; vs_fds_lock is held. */
+static void unlive(struct vsock *v)
+{
+	struct vstate *st = atomic_load(&v->st);
+	struct vsock **p = &by_gid[gid_bucket(st->ho.gid)];
+
+	while (*p && *p != v)
+		p = &(*p)->gid_next;
+	if (*p)
+		*p = v->gid_next;
+	if (v->live_prev)
+		v->live_prev->live_next = v->live_next;
+	else if (vs_live_head == v)
+		vs_live_head = v->live_next;
+	if (v->live_next)
+		v->live_next->live_prev = v->live_prev;
+	atomic_fetch_sub(&vs_live_count, 1);
+}
+
+void vs_end(struct vsock *v)
+{
+	struct vstate *st = atomic_load(&v->st);
+
+	if (!(atomic_load(&st->phase) & PH_NOREP) && last_sharer(v, st))
+		vs_announce_fin(v, true);
+	unlive(v);
+	/* The slot's bytes stay counted: its next owner goes on from them. */
+	if (v->slot >= 0)
+		atomic_store(&st->slot[v->slot].s.pid, 0);
+	helper_want(v, WANT_REAP);
+}
+
+static void last_close(struct vsock *v, int fd)
+{
+	struct vstate *st = atomic_load(&v->st);
+	uint32_t ph = atomic_load(&st->phase);
+
+	/* Bytes the kernel has not taken go on being delivered after close. */
+	if ((ph & (PH_MEND | PH_UNSENT)) && !(ph & PH_NOREP) && last_sharer(v, st) &&
+	    replay_used(&st->replay)) {
+		v->orphan_fd = fdtab_hide_copy(fd);
+		if (v->orphan_fd >= 0) {
+			vs_announce_fin(v, false);
+			atomic_store(&v->fd, v->orphan_fd);
+			st->shut_wr = 1;
+			helper_want(v, WANT_FLUSH);
+			return;
+		}
+	}
+	vs_end(v);
+}
+
+void vs_forget(int fd)
+{
+	struct vsock *v = fdtab_vsock(fd);
+	uint8_t mode = VS_PLAIN;
+	bool live;
+	int i, top;
+
+	if (!v || roam_vfork_child)
+		return;
+	/* The helper may be switching it: then it is live in a moment, or plain again. */
+	while ((mode = atomic_load(&v->mode)) == VS_SWITCHING ||
+	       (mode == VS_PLAIN && atomic_load(&v->nfd) == 1 &&
+		!atomic_compare_exchange_strong(&v->mode, &mode, VS_GONE)))
+		sys_nap_us(10);
+	live = mode == VS_LIVE;
+	if (live)
+		shlock_take(&vs_fds_lock, -1, false);
+	fdtab_set(fd, 0);
+	if (atomic_fetch_sub(&v->nfd, 1) > 1) {
+		if (atomic_load(&v->fd) == fd) {
+			top = fdtab_top();
+			for (i = 0; i < top; i++)
+				if (fdtab_vsock(i) == v)
+					break;
+			if (i < top)
+				atomic_store(&v->fd, i);
+		}
+		if (live)
+			shlock_drop(&vs_fds_lock);
+		return;
+	}
+	if (v->regs)
+		ep_forget(v);
+	if (atomic_load(&v->kind) == VS_LISTEN)
+		meet_unmark(v, fd);
+	if (v->offer_nonce)
+		meet_withdraw(v);
+	if (live) {
+		last_close(v, fd);
+		shlock_drop(&vs_fds_lock);
+	} else if (!atomic_load(&v->want)) {
+		give(v);
+	} else {
+		/* The helper still has it in its queue: it gives it back. */
+		atomic_fetch_or(&v->want, WANT_REAP);
+	}
+}
+
+/* In the helper, when nobody can be inside any more. */
+void vs_reap(struct vsock *v)
+{
+	struct vstate *st = atomic_load(&v->st);
+
+	shlock_take(&vs_fds_lock, -1, false);
+	atomic_store(&v->rxc, &v->rx0);
+	atomic_store(&v->phasep, &no_phase);
+	if (st) {
+		atomic_store(&v->st, NULL);
+		state_drop(st);
+	}
+	if (v->pair) {
+		sys_unmap(v->pair, PAIR_SIZE);
+		v->pair = NULL;
+	}
+	atomic_store(&v->want, 0);
+	shlock_drop(&vs_fds_lock);
+	give(v);
+}
+
+void vs_demote(struct vsock *v, uint32_t reason)
+{
+	struct vstate *st = atomic_load(&v->st);
+	char id[9];
+
+	v->never = (uint8_t)reason;
+	atomic_store(&v->next_try, UINT32_MAX);
+	if (!st || atomic_load(&v->mode) != VS_LIVE || (atomic_load(&st->phase) & PH_NOREP))
+		return;
+	vs_log_id(v, id);
+	log_info("%s demoted reason=%s (%s)", id, reason_word(reason), reason_text(reason));
+	atomic_store(&st->reason, reason);
+	vs_phase(st, PH_NOREP, 0);
+}
+
+void vs_fork_child(void)
+{
+	struct vsock *v;
+
+	roam_tid_cache = 0;
+	vs_fds_lock = 0;
+	for (v = vs_live_head; v; v = v->live_next) {
+		struct vstate *st = atomic_load(&v->st);
+
+		atomic_store(&st->shared, 1);
+		atomic_store(&v->want, 0);
+		atomic_store(&v->rx0, atomic_load(&v->rx0) & ~UINT64_C(0xffff));
+		v->mend = NULL;
+		vs_claim_slot(v);
+	}
+}

@@ -1,0 +1,196 @@
+/*
+ * Virtual sockets.
+ *
+ * A vsock stands behind every TCP stream descriptor that this process made by
+ * socket() or accept().  It begins *plain*: the kernel does everything, we
+ * count.  Once the two libraries have met (meet.c) it is *live*: sent bytes
+ * are kept in a replay buffer, and a broken link is mended (mend.c).
+ *
+ * Three kinds of memory
+ *	struct vsock	private to the process; type-stable: never unmapped, so a
+ *			thread that lost a race against close() reads stale, not
+ *			foreign, memory
+ *	struct vstate	memfd, shared with forked children: locks, offsets,
+ *			replay buffer; trusted
+ *	struct pair	memfd, shared with the peer: who to ask, final offsets;
+ *			hostile: every field is read once and checked
+ *
+ * Phases (a word in vstate; 0 = the fast path is right)
+ *	MEND	the link is broken, a new one is being made
+ *	UNSENT	the replay buffer holds bytes the new link has not taken yet
+ *	NOREP	given up: the kernel's socket is all there is
+ *
+ * Lock order:  fork_lock -> fds_lock -> epset.lock -> vstate.tx -> vstate.mx.
+ * vstate.tx is held over a blocking send in the kernel; nobody holding another
+ * lock may wait for it without limit.
+ */
+#ifndef ROAM_VSOCK_H
+#define ROAM_VSOCK_H
+
+#include "fdtab.h"
+#include "handover.h"
+#include "reason.h"
+#include "replay.h"
+#include "shlock.h"
+
+#define PH_MEND		1u
+#define PH_UNSENT	2u
+#define PH_NOREP	4u
+#define PH_BITS		7u
+#define PH_RX_SLOW	(PH_MEND | PH_NOREP)
+#define PH_TX_SLOW	(PH_MEND | PH_UNSENT | PH_NOREP)
+#define PH_STEP		8u	/* the rest of the word counts changes */
+
+#define NPROC		8	/* processes that can share one live connection */
+
+/*
+ * Users and bytes in one word, so that leaving a receive is one instruction:
+ * the low 16 bits count threads inside, the upper 48 the bytes they took.
+ */
+#define RX_BYTES(w)	((w) >> 16)
+#define RX_USERS(w)	((w) & 0xffff)
+#define RX_MASK		((UINT64_C(1) << 48) - 1)
+
+struct vslot {
+	_Atomic uint32_t pid;
+	_Atomic uint32_t pad;
+	_Atomic uint64_t start;
+	_Atomic uint64_t rx;
+};
+
+struct names {			/* what getsockname and getpeername said first */
+	struct sockaddr_storage self, peer;
+	socklen_t self_len, peer_len;
+};
+
+#define REPLAY_AT	4096u		/* replay memory begins here in the mapping */
+#define REPLAY_MIN	4096u
+#define REPLAY_SOFT	(128u << 10)	/* grow up to here before asking the kernel what may go */
+#define REPLAY_MAX	(16u << 20)
+#define VSTATE_SIZE	(REPLAY_AT + REPLAY_MAX)
+
+struct vstate {
+	/* line 0: senders */
+	shlock tx;
+	uint8_t shut_wr, shut_rd;	/* the application shut that side */
+	struct replay replay;
+	uint64_t tx_sent;		/* offset given to the kernel so far; < replay.end only if UNSENT or MEND */
+	_Atomic uint64_t trim_limit;
+	/* line 1: everybody reads, few write */
+	_Alignas(64) _Atomic uint32_t phase;
+	_Atomic uint32_t reason;	/* of NOREP */
+	_Atomic int32_t pending_err;	/* the errno the link died with, to be told once */
+	_Atomic uint32_t shared;	/* more than one process has had it */
+	_Atomic uint32_t judged;	/* the end of the stream is real */
+	_Atomic uint32_t lead;		/* slot + 1 of the process that mends */
+	_Atomic uint64_t gen;		/* links so far */
+	/* receivers, a line per process */
+	struct { _Alignas(64) struct vslot s; } slot[NPROC];
+	/* below mx */
+	_Alignas(64) shlock mx;
+	uint32_t link_syn;		/* the link's SYN counts as one acknowledged byte */
+	uint64_t link_tx;		/* offset of the link's first sent byte */
+	uint64_t link_rx;		/* offset of the link's first received byte */
+	uint64_t rx_base;		/* bytes counted before there were slots */
+	_Atomic uint64_t rx_folded;	/* bytes of slots that were given back */
+	uint64_t ino;			/* fstat's st_ino of the first kernel socket */
+	uint64_t born_ns, mends, resent, stall_ns, broke_ns;
+	struct handover ho;
+	struct names names;
+};
+
+struct pair_side {
+	_Atomic uint64_t fin;		/* final offset, PAIR_NO_FIN: not ended */
+	_Atomic uint32_t closed;	/* the application closed its last descriptor */
+	_Atomic uint32_t forked;	/* others may speak for it soon */
+	_Atomic uint32_t family;	/* 4 or 6: what the end's sockets are */
+	_Atomic uint32_t pad;
+	struct { _Atomic uint32_t pid, pad; _Atomic uint64_t start; } proc[NPROC];
+};
+#define PAIR_NO_FIN	UINT64_MAX
+#define PAIR_MAGIC	0x726d6131u
+#define PAIR_SIZE	4096u
+struct pair {
+	uint32_t magic, pad;
+	struct pair_side side[2];	/* by enum ho_role */
+};
+
+enum vs_kind { VS_FRESH, VS_LISTEN, VS_CONN };
+enum vs_mode { VS_PLAIN, VS_SWITCHING, VS_LIVE, VS_GONE };
+
+struct epreg {			/* one descriptor in one epoll set, as the application asked */
+	struct epset *set;
+	struct vsock *v;
+	int fd;
+	uint32_t events;
+	uint64_t data;
+	bool out;		/* taken out of the kernel's set while the link is mended */
+	bool rearm;		/* an event of a ONESHOT was kept from the application */
+	struct epreg *next_v, *next_set;
+};
+
+struct mend;
+
+struct vsock {
+	/* line 0: what the fast path reads */
+	_Atomic(_Atomic uint64_t *) rxc;	/* receive counter in use */
+	_Atomic(_Atomic uint32_t *) phasep;	/* phase word in use */
+	_Atomic(struct vstate *) st;
+	_Atomic uint8_t mode, kind;
+	uint8_t role, family;
+	uint8_t never;				/* reason not to upgrade, 0: may */
+	_Atomic uint32_t ops, next_try;
+	/* line 1: counters of the plain time */
+	_Alignas(64) _Atomic uint64_t rx0;
+	_Atomic uint32_t tx0;
+	_Atomic uint32_t nfd;
+	_Atomic int fd;				/* one of its descriptors */
+	_Atomic uint32_t free_next;		/* free list */
+	uint32_t index;
+	_Atomic uint32_t birth;			/* counts the connections this memory has stood for */
+	int slot;
+	_Atomic uint64_t gen;			/* link that our descriptors refer to */
+	struct pair *pair;
+	struct epreg *regs;
+	uint32_t marked_pid;			/* listener: who left the marker */
+	uint64_t offer_nonce;			/* our offer that is out, 0 none */
+	/* the helper's */
+	_Atomic uint32_t want;
+	_Atomic(struct vsock *) qnext;
+	struct vsock *live_next, *live_prev, *gid_next;
+	struct mend *mend;
+	int orphan_fd;
+};
+
+/* vsock.want */
+#define WANT_MEET	1u	/* the offer was found: dial the opener */
+#define WANT_OFFERED	2u	/* our offer is out: expect a HELLO */
+#define WANT_MEND	4u
+#define WANT_FLUSH	8u
+#define WANT_REAP	16u
+
+extern _Atomic uint32_t vs_live_count;	/* live vsocks in this process */
+extern shlock vs_fds_lock;
+extern struct vsock *vs_live_head;	/* under vs_fds_lock */
+
+struct vsock *vs_new(int fd, int family, enum vs_kind kind);	/* NULL: no memory, stays foreign */
+/* The application's descriptors; v may be NULL.  vs_forget is to be called before the kernel's close. */
+void vs_dup(struct vsock *v, int to);
+void vs_forget(int fd);
+struct vsock *vs_by_gid(const uint8_t *gid);
+/* Counting every visible receive, modulo 2^48. */
+uint64_t vs_rx_count(struct vsock *v);
+bool vs_rx_busy(struct vsock *v);
+void vs_phase(struct vstate *st, uint32_t set, uint32_t clear);	/* and wakes the waiters */
+void vs_demote(struct vsock *v, uint32_t reason);	/* healthy link: plain from now on */
+void vs_log_id(const struct vsock *v, char out[9]);
+/* Makes it live; the caller has excluded senders (mode SWITCHING). */
+int vs_go_live(struct vsock *v, enum ho_role role, const uint8_t *gid, const uint8_t *key,
+	       struct pair *pair);
+void vs_end(struct vsock *v);	/* the last descriptor is gone; vs_fds_lock is held */
+void vs_reap(struct vsock *v);
+void vs_claim_slot(struct vsock *v);
+void vs_announce_fin(struct vsock *v, bool closed);
+void vs_fork_child(void);
+
+#endif
