@@ -1,0 +1,44 @@
+/*
+ * The helper thread: one per process, started with the first upgrade.  It owns
+ * the rendezvous socket, meets peers, mends links, and cleans up.  All signals
+ * are blocked in it; it sleeps in epoll_wait and uses no CPU when idle.
+ */
+#ifndef ROAM_HELPER_H
+#define ROAM_HELPER_H
+
+#include "vsock.h"
+
+/* Starts it if need be; false: no thread or descriptor to be had. */
+bool helper_start(void);
+/* Queues work for a vsock (WANT_*); callable from anywhere, never blocks. */
+bool helper_want(struct vsock *v, uint32_t bits);
+void helper_fork_prepare(void);
+void helper_fork_parent(void);
+void helper_fork_child(void);
+/* The process ends: say so to the peers, remove what we left in the directory. */
+void helper_exit(void);
+/* The application wants a hidden descriptor's number. */
+void helper_moved(int from, int to);
+
+/* For the modules that run in the helper. */
+struct chan {			/* a control channel: one UNIX seqpacket connection */
+	int fd;
+	uint64_t due;		/* give up at; 0: never */
+	void (*on_msg)(struct chan *c, const uint8_t *buf, size_t n, int *fds, int nfds);
+	void (*on_end)(struct chan *c);		/* closed or too late; the channel is freed after */
+	struct vsock *v;
+	uint32_t birth;		/* v stands for another connection when they differ */
+	struct chan *next;
+	bool dead;
+};
+struct chan *chan_open(int fd, uint64_t due_ns, struct vsock *v);
+void chan_close(struct chan *c);		/* without on_end */
+/* Connects to a process's rendezvous socket and checks whose it is; -1/errno. */
+int chan_dial(uint32_t pid, uint64_t start);
+struct msg;
+int chan_send(struct chan *c, const struct msg *m, const uint8_t *key, const int *fds, int nfds);
+/* Watches a descriptor for room to write, once; `v` is poked when there is. */
+void helper_watch(struct vsock *v, int fd);
+uint64_t helper_start_time(void);
+
+#endif

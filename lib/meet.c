@@ -1,0 +1,348 @@
+#include "meet.h"
+#include "conf.h"
+#include "helper.h"
+#include "log.h"
+#include "sys.h"
+#include "vs_io.h"
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *check_dir(void)
+{
+	const char *d = conf()->dir;
+	struct stat st;
+
+	if (!*d)
+		return NULL;
+	if (sys_mkdir(d, 0700) < 0 && errno != EEXIST) {
+		log_error("%s: cannot make the rendezvous directory: %s; connections stay plain TCP "
+			  "(create it, or set ROAM_DIR)", d, strerror(errno));
+		return NULL;
+	}
+	if (sys_lstat(d, &st) < 0 || !S_ISDIR(st.st_mode)) {
+		log_error("%s: the rendezvous directory is not a directory; connections stay plain TCP", d);
+		return NULL;
+	}
+	if (st.st_uid != sys_geteuid() && st.st_uid != 0) {
+		log_error("%s: the rendezvous directory belongs to user %u; connections stay plain TCP "
+			  "(it must be yours or root's)", d, st.st_uid);
+		return NULL;
+	}
+	if (st.st_mode & 022) {
+		log_error("%s: others can write to the rendezvous directory; connections stay plain TCP "
+			  "(chmod go-w it)", d);
+		return NULL;
+	}
+	return d;
+}
+
+const char *meet_dir(void)
+{
+	static _Atomic(const char *) dir;
+	static _Atomic int state;	/* 0 not looked at, 1 looking, 2 done */
+	int s = 0;
+
+	if (atomic_load(&state) == 2)
+		return atomic_load(&dir);
+	if (atomic_compare_exchange_strong(&state, &s, 1)) {
+		atomic_store(&dir, check_dir());
+		atomic_store(&state, 2);
+	}
+	return atomic_load(&state) == 2 ? atomic_load(&dir) : NULL;
+}
+
+int meet_rendezvous(char *path, size_t n, uint32_t pid, uint64_t start)
+{
+	const char *d = meet_dir();
+	int r = d ? snprintf(path, n, "%s/r.%u.%llu", d, pid, (unsigned long long)start) : -1;
+
+	return r < 0 || (size_t)r >= n ? -1 : r;
+}
+
+static uint64_t netns(void)
+{
+	static _Atomic uint64_t ns;
+
+	if (!atomic_load(&ns))
+		atomic_store(&ns, sys_netns());
+	return atomic_load(&ns);
+}
+
+/* Address and port of one end; mapped v6 becomes v4. The family, 0 on error. */
+static int end_of(const struct sockaddr_storage *ss, uint8_t addr[16], uint16_t *port)
+{
+	static const uint8_t mapped[12] = { [10] = 255, 255 };
+
+	memset(addr, 0, 16);
+	if (ss->ss_family == AF_INET) {
+		const struct sockaddr_in *a = (const struct sockaddr_in *)ss;
+
+		memcpy(addr, &a->sin_addr, 4);
+		*port = ntohs(a->sin_port);
+		return 4;
+	}
+	if (ss->ss_family == AF_INET6) {
+		const struct sockaddr_in6 *a = (const struct sockaddr_in6 *)ss;
+
+		*port = ntohs(a->sin6_port);
+		memcpy(addr, &a->sin6_addr, 16);
+		if (!memcmp(addr, mapped, 12)) {
+			memmove(addr, addr + 12, 4);
+			memset(addr + 4, 0, 12);
+			return 4;
+		}
+		return 6;
+	}
+	return 0;
+}
+
+static bool local(int family, const uint8_t *self, const uint8_t *peer)
+{
+	static const uint8_t one[16] = { [15] = 1 };
+
+	if (!memcmp(self, peer, 16))
+		return true;	/* the kernel uses the destination as source on its own addresses */
+	return family == 4 ? peer[0] == 127 : !memcmp(peer, one, 16);
+}
+
+bool meet_tuple(struct vsock *v, int fd, struct tuple *t)
+{
+	struct sockaddr_storage self, peer;
+	socklen_t sl = sizeof(self), pl = sizeof(peer);
+	bool o = v->role == HO_OPENER;
+	int a, b;
+
+	memset(t, 0, sizeof(*t));
+	if (sys_getsockname(fd, (struct sockaddr *)&self, &sl) < 0 ||
+	    sys_getpeername(fd, (struct sockaddr *)&peer, &pl) < 0)
+		return false;
+	a = end_of(&self, o ? t->oaddr : t->aaddr, o ? &t->oport : &t->aport);
+	b = end_of(&peer, o ? t->aaddr : t->oaddr, o ? &t->aport : &t->oport);
+	t->family = (uint8_t)a;
+	return a && a == b && local(a, o ? t->oaddr : t->aaddr, o ? t->aaddr : t->oaddr);
+}
+
+static bool offer_path(const struct tuple *t, char *path, size_t n)
+{
+	struct { uint64_t ns; struct tuple t; } in;
+	uint8_t h[16];
+	char hex[33];
+	const char *d = meet_dir();
+	int r;
+
+	if (!d)
+		return false;
+	memset(&in, 0, sizeof(in));
+	in.ns = netns();
+	in.t = *t;
+	crypto_generichash(h, sizeof(h), (const uint8_t *)&in, sizeof(in), NULL, 0);
+	sodium_bin2hex(hex, sizeof(hex), h, sizeof(h));
+	r = snprintf(path, n, "%s/o.%s", d, hex);
+	return r > 0 && (size_t)r < n;
+}
+
+static bool marker_path(uint16_t port, char *path, size_t n)
+{
+	const char *d = meet_dir();
+	int r = d ? snprintf(path, n, "%s/l.%llu.%u", d, (unsigned long long)netns(), port) : -1;
+
+	return r > 0 && (size_t)r < n;
+}
+
+/* Reads "PID.START[.NONCE]" and asks whether that process lives. */
+static bool read_link(const char *path, uint32_t *pid, uint64_t *start, uint64_t *nonce)
+{
+	char buf[80];
+	ssize_t n = sys_readlink(path, buf, sizeof(buf) - 1);
+	unsigned long long s = 0, x = 0;
+	unsigned int p = 0;
+
+	if (n <= 0)
+		return false;
+	buf[n] = 0;
+	if (sscanf(buf, "%u.%llu.%llx", &p, &s, &x) < 2 || !p || p > INT32_MAX)
+		return false;
+	*pid = p;
+	*start = s;
+	if (nonce)
+		*nonce = x;
+	return sys_starttime((int)p) == s;
+}
+
+static uint16_t local_port(int fd)
+{
+	struct sockaddr_storage ss;
+	socklen_t l = sizeof(ss);
+	uint8_t a[16];
+	uint16_t port = 0;
+
+	if (sys_getsockname(fd, (struct sockaddr *)&ss, &l) < 0 || !end_of(&ss, a, &port))
+		return 0;
+	return port;
+}
+
+void meet_mark(struct vsock *v, int fd)
+{
+	uint32_t me = (uint32_t)sys_getpid(), pid;
+	uint64_t start;
+	char path[128], to[64];
+	uint16_t port;
+	int tries;
+
+	if (v->marked_pid == me || conf()->off)
+		return;
+	v->marked_pid = me;
+	port = local_port(fd);
+	if (!port || !marker_path(port, path, sizeof(path)))
+		return;
+	snprintf(to, sizeof(to), "%u.%llu", me, (unsigned long long)sys_starttime((int)me));
+	for (tries = 0; tries < 3 && sys_symlink(to, path) < 0 && errno == EEXIST; tries++) {
+		/* Another listener on the port (SO_REUSEPORT, a parent) serves as well, if it lives. */
+		if (read_link(path, &pid, &start, NULL) && pid != me)
+			return;
+		sys_unlink(path);
+	}
+}
+
+void meet_unmark(struct vsock *v, int fd)
+{
+	uint32_t pid;
+	uint64_t start;
+	char path[128];
+
+	if (v->marked_pid != (uint32_t)sys_getpid() || !marker_path(local_port(fd), path, sizeof(path)))
+		return;
+	if (read_link(path, &pid, &start, NULL) && pid == v->marked_pid)
+		sys_unlink(path);
+	v->marked_pid = 0;
+}
+
+static bool path_of(struct vsock *v, char *path, size_t n)
+{
+	struct tuple t;
+
+	return meet_tuple(v, atomic_load(&v->fd), &t) && offer_path(&t, path, n);
+}
+
+void meet_withdraw(struct vsock *v)
+{
+	uint64_t mine = v->offer_nonce, start, nonce;
+	char path[128];
+	uint32_t pid;
+
+	v->offer_nonce = 0;
+	if (mine && path_of(v, path, sizeof(path)) &&
+	    read_link(path, &pid, &start, &nonce) && nonce == mine)
+		sys_unlink(path);
+}
+
+bool meet_offer(struct vsock *v, uint32_t *pid, uint64_t *start, uint64_t *nonce)
+{
+	char path[128];
+
+	return path_of(v, path, sizeof(path)) && read_link(path, pid, start, nonce) && *nonce;
+}
+
+void meet_drop_offer(struct vsock *v)
+{
+	char path[128];
+
+	if (path_of(v, path, sizeof(path)))
+		sys_unlink(path);
+}
+
+static void make_offer(struct vsock *v, const struct tuple *t)
+{
+	char path[128], to[80];
+	uint32_t me = (uint32_t)sys_getpid();
+	uint64_t nonce;
+
+	if (!offer_path(t, path, sizeof(path)) || sys_random(&nonce, sizeof(nonce)) < 0 || !nonce ||
+	    !helper_start()) {
+		v->never = REASON_MEMORY;
+		return;
+	}
+	v->offer_nonce = nonce;
+	/* In the helper's table before anyone can dial. */
+	helper_want(v, WANT_OFFERED);
+	snprintf(to, sizeof(to), "%u.%llu.%llx", me, (unsigned long long)sys_starttime((int)me),
+		 (unsigned long long)nonce);
+	if (sys_symlink(to, path) < 0 && errno == EEXIST) {
+		sys_unlink(path);	/* of an earlier connection with the same ends */
+		if (sys_symlink(to, path) < 0)
+			v->offer_nonce = 0;
+	}
+}
+
+void vs_try_meet(struct vsock *v)
+{
+	uint32_t n = atomic_load(&v->ops), pid;
+	int fd = atomic_load(&v->fd), e = errno;
+	uint64_t start, nonce;
+	struct tuple t;
+	char path[128];
+
+	/* Another thread, or a signal handler, is at it. */
+	if (atomic_exchange(&v->next_try, UINT32_MAX) == UINT32_MAX)
+		return;
+	if (v->never || conf()->off || roam_vfork_child || atomic_load(&v->kind) != VS_CONN ||
+	    atomic_load(&v->mode) != VS_PLAIN)
+		goto out;
+	if (!meet_tuple(v, fd, &t)) {
+		v->never = REASON_REMOTE;
+		goto out;
+	}
+	if (!meet_dir()) {
+		v->never = REASON_DIR;
+		goto out;
+	}
+	if (v->role == HO_ACCEPTOR) {
+		if (meet_offer(v, &pid, &start, &nonce))
+			helper_want(v, WANT_MEET);
+		else
+			atomic_store(&v->next_try, n + (n < 8 ? 4 : n / 2));
+		goto out;
+	}
+	if (!marker_path(t.aport, path, sizeof(path)) || !read_link(path, &pid, &start, NULL)) {
+		/* Nobody there speaks roam; ask again when it has become a long conversation. */
+		atomic_store(&v->next_try, n < 64 ? 64 : n * 16);
+		goto out;
+	}
+	make_offer(v, &t);
+out:
+	errno = e;
+}
+
+/* Files of dead processes: their name or, for links, their target says whose they are. */
+static void sweep_one(const char *name)
+{
+	const char *d = meet_dir();
+	unsigned long long start;
+	char path[300];
+	uint32_t p32;
+	uint64_t s64;
+	unsigned int pid;
+	bool dead = false;
+
+	if (snprintf(path, sizeof(path), "%s/%s", d, name) >= (int)sizeof(path))
+		return;
+	if (sscanf(name, "r.%u.%llu", &pid, &start) == 2)
+		dead = pid <= INT32_MAX && sys_starttime((int)pid) != start;
+	else if (name[0] == 'o' && name[1] == '.')
+		dead = !read_link(path, &p32, &s64, NULL);
+	if (dead)
+		sys_unlink(path);
+}
+
+void meet_sweep(void)
+{
+	const char *d = meet_dir();
+
+	/* Bounded: the rest is for the next process. */
+	if (d)
+		sys_list_dir(d, 4096, sweep_one);
+}

@@ -1,0 +1,268 @@
+#include "upgrade.h"
+#include "conf.h"
+#include "log.h"
+#include "meet.h"
+#include "mend.h"
+#include "sys.h"
+#include "vs_io.h"
+#include <arpa/inet.h>
+#include <errno.h>
+#include <string.h>
+
+/*
+ *	acceptor                               opener
+ *	finds the offer
+ *	HELLO nonce, tuple, who  ----------->  is that offer ours, this its tuple?
+ *	                                       goes live
+ *	goes live  <-------------  WELCOME gid, key, who + the pair page
+ *
+ * If the second half fails the opener is live and the acceptor plain: no harm,
+ * a later break then ends the connection as it would have without roam.
+ */
+
+#define HELLO_NS 1000000000u
+
+static struct vsock *offered[256];	/* by offer nonce; a collision forgets the older */
+
+static struct vsock **slot_of(uint64_t nonce)
+{
+	return &offered[nonce % ARRAY_SIZE(offered)];
+}
+
+void upgrade_offered(struct vsock *v)
+{
+	if (v->offer_nonce)
+		*slot_of(v->offer_nonce) = v;
+}
+
+void upgrade_forget(struct vsock *v)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(offered); i++)
+		if (offered[i] == v)
+			offered[i] = NULL;
+}
+
+static void try_later(struct vsock *v)
+{
+	uint32_t n = atomic_load(&v->ops);
+
+	if (!v->never)
+		atomic_store(&v->next_try, n + (n < 64 ? 32 : n / 2));
+}
+
+/* Excludes senders; false: one is inside, perhaps for long. */
+static bool switch_begin(struct vsock *v)
+{
+	uint8_t plain = VS_PLAIN;
+	int i;
+
+	if (!atomic_compare_exchange_strong(&v->mode, &plain, VS_SWITCHING))
+		return false;
+	for (i = 0; i < 50; i++) {
+		if (!atomic_load(&v->tx0))
+			return true;
+		sys_nap_us(10);
+	}
+	atomic_store(&v->mode, VS_PLAIN);
+	return false;
+}
+
+/* Live, or the reason why not. */
+static uint32_t go_live(struct vsock *v, enum ho_role role, const uint8_t *gid,
+			const uint8_t *key, struct pair *pair)
+{
+	uint32_t r = REASON_BUSY, birth = atomic_load(&v->birth);
+	int i;
+
+	for (i = 0; i < 5; i++) {
+		if (!switch_begin(v))
+			continue;
+		shlock_take(&vs_fds_lock, -1, false);
+		r = atomic_load(&v->birth) == birth && atomic_load(&v->nfd) ?
+			(uint32_t)vs_go_live(v, role, gid, key, pair) : REASON_CLOSED;
+		shlock_drop(&vs_fds_lock);
+		if (!r)
+			return 0;
+		atomic_store(&v->mode, VS_PLAIN);
+		if (r != REASON_COUNT)
+			break;
+		sys_nap_us(100);	/* a reader was between the kernel and its count */
+	}
+	return r;
+}
+
+static void log_live(struct vsock *v)
+{
+	struct vstate *st = atomic_load(&v->st);
+	const struct sockaddr_storage *p = &st->names.peer;
+	char id[9], a[INET6_ADDRSTRLEN] = "?";
+	uint16_t port = 0;
+
+	vs_log_id(v, id);
+	if (p->ss_family == AF_INET) {
+		inet_ntop(AF_INET, &((const struct sockaddr_in *)p)->sin_addr, a, sizeof(a));
+		port = ntohs(((const struct sockaddr_in *)p)->sin_port);
+	} else if (p->ss_family == AF_INET6) {
+		inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)p)->sin6_addr, a, sizeof(a));
+		port = ntohs(((const struct sockaddr_in6 *)p)->sin6_port);
+	}
+	log_info("%s upgraded peer=%s%s%s:%u role=%s", id, p->ss_family == AF_INET6 ? "[" : "", a,
+		 p->ss_family == AF_INET6 ? "]" : "", port,
+		 st->ho.role == HO_OPENER ? "opener" : "acceptor");
+}
+
+static bool same_tuple(const struct msg *m, const struct tuple *t)
+{
+	return m->family == t->family && m->oport == t->oport && m->aport == t->aport &&
+		!memcmp(m->oaddr, t->oaddr, 16) && !memcmp(m->aaddr, t->aaddr, 16);
+}
+
+/* ---- opener */
+
+static void refuse(struct chan *c, uint64_t nonce, uint32_t reason)
+{
+	struct msg m = { .type = MSG_REFUSE, .nonce = nonce, .reason = reason };
+
+	chan_send(c, &m, NULL, NULL, 0);
+	chan_close(c);
+}
+
+void upgrade_hello(struct chan *c, const struct msg *m)
+{
+	struct vsock *v = *slot_of(m->nonce);
+	struct msg w = { .type = MSG_WELCOME, .nonce = m->nonce };
+	struct pair *pair;
+	struct tuple t;
+	uint32_t r;
+	int fd;
+
+	if (!v || v->offer_nonce != m->nonce || !m->nonce || atomic_load(&v->mode) != VS_PLAIN) {
+		refuse(c, m->nonce, REASON_GONE);
+		return;
+	}
+	if (m->netns != sys_netns() || !meet_tuple(v, atomic_load(&v->fd), &t) || !same_tuple(m, &t)) {
+		refuse(c, m->nonce, REASON_TUPLE);
+		return;
+	}
+	fd = fdtab_hide(sys_memfd("roam-pair", PAIR_SIZE));
+	pair = fd < 0 ? NULL : sys_map_shared(fd, PAIR_SIZE);
+	if (!pair || sys_random(w.gid, WIRE_GID) < 0 || sys_random(w.key, WIRE_KEY) < 0) {
+		r = REASON_MEMORY;
+		goto fail;
+	}
+	pair->magic = PAIR_MAGIC;
+	atomic_store(&pair->side[0].fin, PAIR_NO_FIN);
+	atomic_store(&pair->side[1].fin, PAIR_NO_FIN);
+	r = go_live(v, HO_OPENER, w.gid, w.key, pair);
+	if (r)
+		goto fail;
+	*slot_of(m->nonce) = NULL;
+	meet_withdraw(v);
+	mend_proc_add(v);
+	w.pid = (uint32_t)sys_getpid();
+	w.start = helper_start_time();
+	chan_send(c, &w, NULL, &fd, 1);
+	fdtab_close_hidden(fd);
+	log_live(v);
+	chan_close(c);
+	return;
+fail:
+	if (pair)
+		sys_unmap(pair, PAIR_SIZE);
+	fdtab_close_hidden(fd);
+	refuse(c, m->nonce, r);
+	/* A busy sender is worth another try; the offer stays. */
+	if (r != REASON_BUSY && r != REASON_COUNT) {
+		v->never = (uint8_t)r;
+		*slot_of(m->nonce) = NULL;
+		meet_withdraw(v);
+	}
+}
+
+/* ---- acceptor */
+
+static void on_welcome(struct chan *c, const uint8_t *buf, size_t n, int *fds, int nfds)
+{
+	struct vsock *v = c->v;
+	struct pair *pair = NULL;
+	struct msg m;
+	uint32_t r = REASON_VERSION;
+
+	if (wire_decode(&m, NULL, buf, n) != WIRE_OK || (m.type != MSG_WELCOME && m.type != MSG_REFUSE))
+		goto out;
+	if (m.type == MSG_REFUSE) {
+		r = m.reason;
+		log_debug("upgrade refused: %s", reason_word(r));
+		goto out;
+	}
+	r = REASON_MEMORY;
+	if (nfds != 1 || sys_memfd_size(fds[0]) < PAIR_SIZE)
+		goto out;
+	pair = sys_map_shared(fds[0], PAIR_SIZE);
+	if (!pair || pair->magic != PAIR_MAGIC)
+		goto out;
+	r = go_live(v, HO_ACCEPTOR, m.gid, m.key, pair);
+	if (!r) {
+		mend_proc_add(v);
+		log_live(v);
+		pair = NULL;
+	}
+out:
+	if (pair)
+		sys_unmap(pair, PAIR_SIZE);
+	if (r == REASON_BUSY || r == REASON_COUNT)
+		try_later(v);
+	else if (r)
+		v->never = (uint8_t)r;
+	chan_close(c);
+}
+
+static void hello_end(struct chan *c)
+{
+	try_later(c->v);
+}
+
+void upgrade_dial(struct vsock *v)
+{
+	struct msg m = { .type = MSG_HELLO };
+	struct chan *c;
+	struct tuple t;
+	int fd;
+
+	if (atomic_load(&v->mode) != VS_PLAIN || !meet_offer(v, &m.pid, &m.start, &m.nonce) ||
+	    !meet_tuple(v, atomic_load(&v->fd), &t)) {
+		try_later(v);
+		return;
+	}
+	fd = chan_dial(m.pid, m.start);
+	if (fd < 0) {
+		if (errno == EACCES)
+			v->never = REASON_UID;
+		else if (errno == ECONNREFUSED || errno == ENOENT)
+			meet_drop_offer(v);
+		try_later(v);
+		return;
+	}
+	c = chan_open(fd, sys_now_ns() + HELLO_NS, v);
+	if (!c) {
+		fdtab_close_hidden(fd);
+		try_later(v);
+		return;
+	}
+	c->on_msg = on_welcome;
+	c->on_end = hello_end;
+	m.netns = sys_netns();
+	m.family = t.family;
+	m.oport = t.oport;
+	m.aport = t.aport;
+	memcpy(m.oaddr, t.oaddr, 16);
+	memcpy(m.aaddr, t.aaddr, 16);
+	m.pid = (uint32_t)sys_getpid();
+	m.start = helper_start_time();
+	if (chan_send(c, &m, NULL, NULL, 0) < 0) {
+		hello_end(c);
+		chan_close(c);
+	}
+}
