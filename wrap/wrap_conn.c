@@ -1,0 +1,153 @@
+/* Making, naming and ending connections. */
+#include "wrap.h"
+#include "conf.h"
+#include "ep.h"
+#include "meet.h"
+#include "vs_io.h"
+#include <netinet/in.h>
+#include <string.h>
+
+int __wrap_socket(int domain, int type, int protocol)
+{
+	int fd = sys_socket(domain, type, protocol);
+
+	if (fd >= 0 && (domain == AF_INET || domain == AF_INET6) && (type & 0xf) == SOCK_STREAM &&
+	    (protocol == 0 || protocol == IPPROTO_TCP) && !roam_vfork_child)
+		vs_new(fd, domain, VS_FRESH);
+	return fd;
+}
+
+int __wrap_listen(int fd, int backlog)
+{
+	struct vsock *v = fdtab_vsock(fd);
+	int r = sys_listen(fd, backlog), e = errno;
+
+	if (v && r == 0 && !roam_vfork_child) {
+		atomic_store(&v->kind, VS_LISTEN);
+		meet_mark(v, fd);
+	}
+	errno = e;
+	return r;
+}
+
+/* A connection came out of a listener; the listener may be inherited, unknown to us. */
+static int accepted(int lfd, int fd)
+{
+	struct vsock *l = fdtab_vsock(lfd), *v;
+	int e = errno, family = 0;
+
+	if (fd < 0 || roam_vfork_child)
+		return fd;
+	if (!l && (family = sys_tcp_family(lfd)) != 0) {
+		l = vs_new(lfd, family, VS_LISTEN);
+	} else if (l) {
+		family = l->family == 6 ? AF_INET6 : AF_INET;
+		atomic_store(&l->kind, VS_LISTEN);
+	}
+	if (family) {
+		/* Who accepts is not always who listened: daemons fork in between. */
+		if (l)
+			meet_mark(l, lfd);
+		v = vs_new(fd, family, VS_CONN);
+		if (v) {
+			v->role = HO_ACCEPTOR;
+			if (!conf()->off)
+				atomic_store(&v->next_try, MEET_FIRST_ACCEPTOR);
+		}
+	}
+	errno = e;
+	return fd;
+}
+
+int __wrap_accept(int fd, struct sockaddr *addr, socklen_t *len)
+{
+	return accepted(fd, sys_accept(fd, addr, len));
+}
+
+int __wrap_accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
+{
+	return accepted(fd, sys_accept4(fd, addr, len, flags));
+}
+
+int __wrap_connect(int fd, const struct sockaddr *addr, socklen_t len)
+{
+	struct vsock *v = fdtab_vsock(fd);
+	int r = sys_connect(fd, addr, len), e = errno;
+
+	if (unlikely(fdtab_hidden(fd)))
+		return errno = EBADF, -1;
+	if (!v || roam_vfork_child)
+		return r;
+	if (r == 0 && len >= sizeof(addr->sa_family) && addr->sa_family == AF_UNSPEC) {
+		/* Disconnected: the socket begins a new life. */
+		int family = v->family == 6 ? AF_INET6 : AF_INET;
+
+		vs_forget(fd);
+		vs_new(fd, family, VS_FRESH);
+	} else if (r == 0 || e == EINPROGRESS) {
+		atomic_store(&v->kind, VS_CONN);
+	}
+	errno = e;
+	return r;
+}
+
+int __wrap_shutdown(int fd, int how)
+{
+	struct vsock *v = fdtab_vsock(fd);
+
+	return v ? vs_shutdown(v, fd, how) : sys_shutdown(fd, how);
+}
+
+/* After the first link the kernel's names are not the connection's. */
+static const struct names *logged(int fd)
+{
+	struct vsock *v = fdtab_vsock(fd);
+	struct vstate *st = v && vs_live(v) ? atomic_load(&v->st) : NULL;
+
+	return st && (atomic_load(&st->gen) > 1 || atomic_load(&st->phase) & PH_MEND) ? &st->names : NULL;
+}
+
+static int tell(const struct sockaddr_storage *ss, socklen_t n, struct sockaddr *addr, socklen_t *len)
+{
+	if (!addr || !len) {
+		errno = EFAULT;
+		return -1;
+	}
+	if ((int)*len < 0) {
+		errno = EINVAL;
+		return -1;
+	}
+	memcpy(addr, ss, *len < n ? *len : n);
+	*len = n;
+	return 0;
+}
+
+int __wrap_getsockname(int fd, struct sockaddr *addr, socklen_t *len)
+{
+	const struct names *n = logged(fd);
+
+	return n ? tell(&n->self, n->self_len, addr, len) : sys_getsockname(fd, addr, len);
+}
+
+int __wrap_getpeername(int fd, struct sockaddr *addr, socklen_t *len)
+{
+	const struct names *n = logged(fd);
+
+	return n ? tell(&n->peer, n->peer_len, addr, len) : sys_getpeername(fd, addr, len);
+}
+
+int __wrap_getsockopt(int fd, int level, int name, void *val, socklen_t *len)
+{
+	struct vsock *v = fdtab_vsock(fd);
+	int r = sys_getsockopt(fd, level, name, val, len);
+
+	/* An error that only the old link has is not the connection's. */
+	if (v && r == 0 && level == SOL_SOCKET && name == SO_ERROR && *len == sizeof(int) && vs_live(v)) {
+		int err;
+
+		memcpy(&err, val, sizeof(err));
+		err = vs_error(v, err);
+		memcpy(val, &err, sizeof(err));
+	}
+	return r;
+}
