@@ -56,6 +56,7 @@ static void fill(const struct handover *h, struct msg *out, uint8_t type, uint64
 	out->type = type;
 	out->nonce = nonce;
 	out->epoch = h->epoch;
+	out->flags = h->role == HO_ACCEPTOR ? MSGF_ACCEPTOR : 0;
 	memcpy(out->gid, h->gid, WIRE_GID);
 }
 
@@ -74,7 +75,7 @@ bool ho_ask(struct handover *h, uint64_t nonce, uint64_t tx_end, bool cut, struc
 	out->attempt = ++h->attempt;
 	out->tx_end = tx_end;
 	if (cut) {
-		out->flags = MSGF_CUT;
+		out->flags |= MSGF_CUT;
 		h->state = HO_CUTTING;
 		h->tx_cut = tx_end;
 	} else {
@@ -199,7 +200,8 @@ static enum ho_verdict on_req(struct handover *h, const struct msg *in, uint64_t
 	commit(h, in, cut, tx_end, plan);
 	h->confirmed = 0;
 	fill(h, out, MSG_OK, in->nonce);
-	out->flags = in->flags & MSGF_CUT;
+	out->flags |= in->flags & MSGF_CUT;
+	out->attempt = h->attempt;
 	out->tx_end = tx_end;
 	if (!cut) {
 		out->rx_off = h->rx_off;
@@ -220,7 +222,7 @@ static enum ho_verdict on_ok(struct handover *h, const struct msg *in, uint64_t 
 		h->refused++;
 		return HO_IGNORE;
 	}
-	note(h, in->epoch, 0, 0);
+	note(h, in->epoch, in->attempt, 0);
 	if (!cut) {
 		bad = check_offsets(h, in, tx_base, tx_end);
 		if (bad)
@@ -254,6 +256,10 @@ enum ho_verdict ho_input(struct handover *h, const struct msg *in, uint64_t tx_b
 	out->type = 0;
 	if (memcmp(in->gid, h->gid, WIRE_GID))
 		return HO_IGNORE;
+	if (!(in->flags & MSGF_ACCEPTOR) == (h->role == HO_OPENER)) {
+		h->refused++;		/* our own words, reflected */
+		return HO_IGNORE;
+	}
 	switch (in->type) {
 	case MSG_REQ:
 		return on_req(h, in, tx_base, tx_end, out, plan);

@@ -36,8 +36,9 @@
  *  4. Both ask at once: the opener's request stands, the acceptor answers it
  *     and drops its own.
  *  5. attempt grows with every request of an incarnation (epoch): a replayed
- *     request is stale, also one that was turned away.  A lower epoch is an
- *     old incarnation: fenced.
+ *     request is stale, also one that was turned away, and one that was given
+ *     up before an OK (OK says how far its sender's attempts went).  A lower
+ *     epoch is an old incarnation: fenced.
  *  6. Whoever asked for a planned handover and heard nothing cannot know
  *     whether the other end has cut: the link is broken, a resume finds out.
  */

@@ -398,7 +398,7 @@ static bool open_rendezvous(void)
 	listen_fd = fdtab_hide(sys_seqpacket());
 	if (ep_fd < 0 || wake_fd < 0 || listen_fd < 0 ||
 	    sys_bind(listen_fd, (struct sockaddr *)&a, sizeof(a)) < 0 ||
-	    sys_chmod(a.sun_path, 0600) < 0 || sys_listen(listen_fd, 256) < 0)
+	    sys_chmod(a.sun_path, 0600) < 0 || sys_listen(listen_fd, 4096) < 0)
 		return false;
 	ev.data.ptr = &wake_fd;
 	if (sys_epoll_ctl(ep_fd, EPOLL_CTL_ADD, wake_fd, &ev) < 0)

@@ -52,8 +52,15 @@ struct mend {
 	int in_link, in_mem;
 	size_t in_len;
 	uint8_t in[WIRE_MAX];
-	uint8_t *unread;
+	uint8_t *unread;		/* of the link being left */
 	size_t nunread;
+	/*
+	 * What we gave back with an OK that may not have arrived: the other end
+	 * has it for sure only after DONE.  From offset kept_off.
+	 */
+	uint8_t *kept;
+	uint64_t kept_off;
+	size_t nkept;
 };
 
 static struct mend *mends;
@@ -107,6 +114,13 @@ static void drop_unread(struct mend *m)
 	free(m->unread);
 	m->unread = NULL;
 	m->nunread = 0;
+}
+
+static void drop_kept(struct mend *m)
+{
+	free(m->kept);
+	m->kept = NULL;
+	m->nkept = 0;
 }
 
 static void drop_lead(struct mend *m)
@@ -202,7 +216,7 @@ static uint32_t count_old(struct mend *m)
 {
 	struct vstate *st = state_of(m);
 	struct link_count c;
-	uint64_t w, got, lib;
+	uint64_t w, got, lib, end, more;
 	int fd = fd_of(m);
 
 	if (link_count(fd, st->link_syn, &c) < 0)
@@ -218,16 +232,21 @@ static uint32_t count_old(struct mend *m)
 		return REASON_COUNT;
 	got -= (got - lib) & RX_MASK;
 	drop_unread(m);
-	if (c.unread) {
-		m->unread = malloc(c.unread);
+	end = got + c.unread;
+	more = m->nkept && m->kept_off + m->nkept > end && m->kept_off <= end ?
+		m->kept_off + m->nkept - end : 0;
+	if (c.unread + more) {
+		m->unread = malloc(c.unread + more);
 		if (!m->unread)
 			return REASON_MEMORY;
-		if (link_peek(fd, m->unread, c.unread) != (ssize_t)c.unread)
+		if (c.unread && link_peek(fd, m->unread, c.unread) != (ssize_t)c.unread)
 			return REASON_COUNT;
+		memcpy(m->unread + c.unread, m->kept + (end - m->kept_off), more);
 	}
-	m->nunread = c.unread;
+	m->nunread = c.unread + more;
+	drop_kept(m);
 	ho_break(&st->ho);
-	ho_drained(&st->ho, got, c.unread);
+	ho_drained(&st->ho, got, m->nunread);
 	return REASON_NONE;
 }
 
@@ -244,6 +263,11 @@ static int quiet(struct mend *m)
 	if (!m->shut) {
 		struct link_count c;
 
+		/* Closed past us, and the number is something else by now: hands off. */
+		if (sys_sock_ino(fd) != st->link_ino) {
+			give_up(m, REASON_GONE, 0);
+			return -1;
+		}
 		m->fin_ours = link_count(fd, false, &c) == 0 &&
 			(c.state == LINK_ESTABLISHED || c.state == LINK_CLOSE_WAIT);
 		sys_shutdown(fd, SHUT_RDWR);
@@ -252,7 +276,7 @@ static int quiet(struct mend *m)
 	}
 	for (i = 0; i < 20; i++) {
 		if (shlock_take(&st->tx, 0, false) == SHLOCK_OK) {
-			if (!vs_rx_busy(m->v)) {
+			if (!vs_rx_busy(m->v) && !atomic_load(&m->v->pollers)) {
 				bad = count_old(m);
 				shlock_drop(&st->tx);
 				if (bad) {
@@ -334,6 +358,7 @@ static void adopt(struct mend *m, int link, bool syn, const struct ho_plan *plan
 		return;
 	}
 	swap(v, link);
+	st->link_ino = sys_sock_ino(fd_of(m));
 	st->link_syn = syn;
 	st->link_tx = plan->resend_from;
 	st->link_rx = st->ho.rx_off;
@@ -401,6 +426,16 @@ static void on_answer(struct chan *c, const uint8_t *buf, size_t n, int *fds, in
 	if (!m || m->chan != c)
 		return;
 	we = wire_decode(&in, st->ho.key, buf, n);
+	if (we == WIRE_OK && in.type == MSG_REFUSE) {
+		/* The process is there, the connection is not; a sharer may still have it. */
+		ho_ask_failed(&st->ho);
+		if (atomic_load(&c->v->pair->side[!st->ho.role].forked) &&
+		    sys_now_ns() - m->since < GRACE_NS)
+			again(m, 10 * MS);
+		else
+			give_up(m, REASON_GONE, ECONNRESET);
+		return;
+	}
 	if (we != WIRE_OK) {
 		log_error("resume: %s from the other end's process", wire_strerror(we));
 		ho_ask_failed(&st->ho);
@@ -536,6 +571,7 @@ static void on_confirm(struct chan *c, const uint8_t *buf, size_t n, int *fds, i
 	ho_input(&st->ho, &in, st->replay.base, st->replay.end, &out, &plan);
 	if (st->ho.confirmed) {
 		atomic_store(&st->trim_limit, UINT64_MAX);
+		drop_kept(m);
 		m->in_chan = NULL;
 		chan_close(c);
 	}
@@ -588,6 +624,12 @@ static void answer(struct mend *m)
 		m->in_chan->on_msg = on_confirm;
 		m->in_chan->on_end = on_confirm_end;
 		m->in_chan->due = sys_now_ns() + ASK_NS;
+		drop_kept(m);
+		m->kept = m->unread;
+		m->nkept = m->nunread;
+		m->kept_off = st->ho.rx_off;
+		m->unread = NULL;
+		m->nunread = 0;
 		link = m->in_link;
 		m->in_link = -1;
 		m->in_len = 0;
@@ -607,12 +649,22 @@ static void answer(struct mend *m)
 	}
 }
 
-static void say_no(struct chan *c, const struct msg *m, uint32_t reason)
+/* Without the connection's key nothing can be said that the asker must believe. */
+static void say_refuse(struct chan *c, const struct msg *m, uint32_t reason)
 {
-	struct msg no = { .type = MSG_NO, .nonce = m->nonce, .reason = reason };
+	struct msg no = { .type = MSG_REFUSE, .nonce = m->nonce, .reason = reason };
+
+	chan_send(c, &no, NULL, NULL, 0);
+	chan_close(c);
+}
+
+static void say_no(struct chan *c, const struct msg *m, struct vstate *st, uint32_t reason)
+{
+	struct msg no = { .type = MSG_NO, .nonce = m->nonce, .reason = reason,
+			  .flags = st->ho.role == HO_ACCEPTOR ? MSGF_ACCEPTOR : 0 };
 
 	memcpy(no.gid, m->gid, WIRE_GID);
-	chan_send(c, &no, NULL, NULL, 0);
+	chan_send(c, &no, st->ho.key, NULL, 0);
 	chan_close(c);
 }
 
@@ -660,7 +712,7 @@ void mend_request(struct chan *c, const struct msg *req, const uint8_t *buf, siz
 	struct mend *m;
 
 	if (!st) {
-		say_no(c, req, REASON_GONE);
+		say_refuse(c, req, REASON_GONE);
 		return;
 	}
 	if (wire_decode(&checked, st->ho.key, buf, n) != WIRE_OK) {
@@ -670,12 +722,12 @@ void mend_request(struct chan *c, const struct msg *req, const uint8_t *buf, siz
 		return;
 	}
 	if (atomic_load(&st->phase) & PH_NOREP) {
-		say_no(c, req, atomic_load(&st->reason));
+		say_no(c, req, st, atomic_load(&st->reason));
 		return;
 	}
 	m = mend_of(v);
 	if (!m || nfds < 1 || !lead(m)) {
-		say_no(c, req, REASON_BUSY);
+		say_no(c, req, st, REASON_BUSY);
 		return;
 	}
 	drop_in(m);
@@ -707,11 +759,11 @@ void mend_pull(struct chan *c, const struct msg *req, const uint8_t *buf, size_t
 	int fd;
 
 	if (!st || wire_decode(&m, st->ho.key, buf, n) != WIRE_OK) {
-		say_no(c, req, REASON_GONE);
+		say_refuse(c, req, REASON_GONE);
 		return;
 	}
 	if (atomic_load(&v->gen) < m.gen || atomic_load(&st->phase) & PH_MEND) {
-		say_no(c, req, REASON_BUSY);
+		say_no(c, req, st, REASON_BUSY);
 		return;
 	}
 	fd = atomic_load(&v->fd);
@@ -778,7 +830,8 @@ static void follow(struct mend *m)
 		rest(m);
 		return;
 	}
-	if (m->chan)
+	/* Nobody of this process may sleep on the old socket when it is exchanged. */
+	if (m->chan || atomic_load(&m->v->pollers))
 		return;
 	for (i = 0; i < NPROC && fd < 0; i++) {
 		uint32_t pid = atomic_load(&side->proc[i].pid);
@@ -952,6 +1005,7 @@ void mend_forget(struct vsock *v)
 	drop_in(m);
 	drop_ask(m);
 	drop_unread(m);
+	drop_kept(m);
 	v->mend = NULL;
 	free(m);
 }

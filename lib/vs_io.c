@@ -211,67 +211,128 @@ static bool take_pending(struct vsock *v)
 	return true;
 }
 
-/* ---- receiving */
+/* ---- the application's buffers */
 
-/* op's buffers behind the first `skip` bytes; iov must have room for op->cnt. */
-static int iov_skip(const struct io_op *op, size_t skip, struct iovec *iov)
+static const struct iovec *op_iov(const struct io_op *op, int *cnt)
 {
-	int i, n = 0;
+	const struct msghdr *m = op->msg;
 
-	for (i = 0; i < op->cnt; i++) {
-		size_t len = op->iov[i].iov_len;
+	*cnt = op->kind == IO_MSG ? (int)m->msg_iovlen : op->kind == IO_VEC ? op->cnt : 1;
+	return op->kind == IO_MSG ? m->msg_iov : op->kind == IO_VEC ? op->iov : &op->one;
+}
+
+static size_t op_want(const struct io_op *op)
+{
+	const struct iovec *iov;
+	size_t n = 0;
+	int i, cnt;
+
+	iov = op_iov(op, &cnt);
+	for (i = 0; i < cnt; i++)
+		n += iov[i].iov_len;
+	return n;
+}
+
+/* The buffers behind the first `skip` bytes. */
+struct rest {
+	struct iovec few[8], *iov;
+	int cnt;
+};
+
+static bool rest_of(const struct io_op *op, size_t skip, struct rest *r)
+{
+	const struct iovec *iov;
+	int i, cnt;
+
+	iov = op_iov(op, &cnt);
+	r->iov = r->few;
+	r->cnt = 0;
+	if (cnt > 8 && !(r->iov = malloc((size_t)cnt * sizeof(*iov)))) {
+		errno = ENOMEM;
+		return false;
+	}
+	for (i = 0; i < cnt; i++) {
+		size_t len = iov[i].iov_len;
 
 		if (skip >= len) {
 			skip -= len;
 			continue;
 		}
-		iov[n].iov_base = (char *)op->iov[i].iov_base + skip;
-		iov[n++].iov_len = len - skip;
+		r->iov[r->cnt].iov_base = (char *)iov[i].iov_base + skip;
+		r->iov[r->cnt++].iov_len = len - skip;
 		skip = 0;
 	}
-	return n;
+	return true;
 }
 
-static ssize_t rx_call(struct vsock *v, int fd, const struct io_op *op, size_t done, int extra)
+static void rest_free(struct rest *r)
 {
-	struct iovec few[8], *iov = few;
-	_Atomic uint64_t *c;
-	struct msghdr m = { 0 };
-	ssize_t r = IO_NOCALL;
-	int e;
+	int e = errno;
 
-	if (done && op->cnt > 8) {
-		iov = malloc((size_t)op->cnt * sizeof(*iov));
-		if (!iov) {
-			errno = ENOMEM;
-			return -1;
-		}
-	}
-	c = vs_rx_enter(v);
-	if (vs_rx_fast(v) || (atomic_load(atomic_load(&v->phasep)) & PH_NOREP)) {
-		if (op->msg && !done) {
-			r = sys_recvmsg(fd, op->msg, op->flags | extra);
-		} else if (done) {
-			m.msg_iov = iov;
-			m.msg_iovlen = (size_t)iov_skip(op, done, iov);
-			r = sys_recvmsg(fd, &m, op->flags | extra);
-		} else if (op->cnt == 1) {
-			r = sys_recv(fd, op->iov->iov_base, op->iov->iov_len, op->flags | extra);
-		} else {
-			m.msg_iov = op->iov;
-			m.msg_iovlen = (size_t)op->cnt;
-			r = sys_recvmsg(fd, &m, op->flags | extra);
-		}
-	}
-	e = errno;
-	vs_rx_took(c, vs_rx_consumed(r, op->flags));
-	if (iov != few)
-		free(iov);
+	if (r->iov != r->few)
+		free(r->iov);
 	errno = e;
+}
+
+/* ---- receiving */
+
+static ssize_t rx_kernel(int fd, struct io_op *op, size_t done, int extra)
+{
+	struct msghdr m = { 0 };
+	struct rest rest;
+	ssize_t r;
+
+	if (done) {
+		if (!rest_of(op, done, &rest))
+			return -1;
+		m.msg_iov = rest.iov;
+		m.msg_iovlen = (size_t)rest.cnt;
+		r = sys_recvmsg(fd, &m, op->flags | extra);
+		rest_free(&rest);
+		return r;
+	}
+	switch (op->kind) {
+	case IO_VEC:
+		if (!extra)
+			return sys_readv(fd, op->iov, op->cnt);
+		m.msg_iov = (struct iovec *)(uintptr_t)op->iov;
+		m.msg_iovlen = (size_t)op->cnt;
+		return sys_recvmsg(fd, &m, op->flags | extra);
+	case IO_MSG:
+		return sys_recvmsg(fd, op->msg, op->flags | extra);
+	case IO_FROM:
+		return sys_recvfrom(fd, op->one.iov_base, op->one.iov_len, op->flags | extra,
+				    op->addr, op->len);
+	default:
+		return sys_recv(fd, op->one.iov_base, op->one.iov_len, op->flags | extra);
+	}
+}
+
+static ssize_t rx_call(struct vsock *v, int fd, struct io_op *op, size_t done, int extra)
+{
+	_Atomic uint64_t *c = vs_rx_enter(v);
+	ssize_t r = IO_NOCALL;
+
+	if (vs_rx_fast(v) || (atomic_load(atomic_load(&v->phasep)) & PH_NOREP))
+		r = rx_kernel(fd, op, done, extra);
+	vs_rx_took(c, vs_rx_consumed(r, op->flags));
 	return r;
 }
 
-ssize_t vs_rx_post(struct vsock *v, int fd, const struct io_op *op, ssize_t r)
+/*
+ * The number was closed where we do not see it (inside libc or a library) and
+ * is something else now: it is not ours any more.
+ */
+static ssize_t vs_stale(struct vsock *v, int fd, struct io_op *op)
+{
+	if (fdtab_vsock(fd) == v)
+		vs_abandon(fd);
+	if (op->kind == IO_BUF && !op->flags)
+		return sys_read(fd, op->one.iov_base, op->one.iov_len);
+	return rx_kernel(fd, op, 0, 0);
+}
+
+ssize_t vs_rx_post(struct vsock *v, int fd, struct io_op op, ssize_t r)
 {
 	uint64_t end = 0;
 	size_t done = 0;
@@ -280,7 +341,9 @@ ssize_t vs_rx_post(struct vsock *v, int fd, const struct io_op *op, ssize_t r)
 
 	if (!vs_live(v)) {
 		if (r == IO_NOCALL)		/* went live or was closed under us */
-			r = rx_call(v, fd, op, 0, 0);
+			r = rx_call(v, fd, &op, 0, 0);
+		if (r == -1 && errno == ENOTSOCK)
+			return vs_stale(v, fd, &op);
 		if (r != IO_NOCALL) {
 			if (r >= 0)
 				vs_count(v, r);
@@ -290,22 +353,25 @@ ssize_t vs_rx_post(struct vsock *v, int fd, const struct io_op *op, ssize_t r)
 	for (;;) {
 		if (r > 0) {
 			done += (size_t)r;
-			if (!(op->flags & MSG_WAITALL) || op->flags & (MSG_PEEK | MSG_DONTWAIT) ||
-			    done >= op->want || !vs_live(v))
+			if (!(op.flags & MSG_WAITALL) || op.flags & (MSG_PEEK | MSG_DONTWAIT) ||
+			    done >= op_want(&op) || !vs_live(v))
 				return (ssize_t)done;
 			/* Cut short: by a signal, a time-out, the end, or a broken link? */
-			r = rx_call(v, fd, op, done, MSG_DONTWAIT);
+			r = rx_call(v, fd, &op, done, MSG_DONTWAIT);
 			if (r == -1 && errno == EAGAIN)
 				return (ssize_t)done;
 			continue;
 		}
 		if (r != IO_NOCALL) {
 			e = errno;
-			if (r == 0 && (!op->want || op->flags & MSG_OOB))
+			if (r == 0 && (!op_want(&op) || op.flags & MSG_OOB))
 				return 0;
-			if (r < 0 && !link_error(e))
+			if (r < 0 && !link_error(e)) {
+				if (e == ENOTSOCK && !done)
+					return vs_stale(v, fd, &op);
 				return done ? (ssize_t)done : r;
-			if (op->flags & (MSG_OOB | MSG_ERRQUEUE))
+			}
+			if (op.flags & (MSG_OOB | MSG_ERRQUEUE))
 				return r;
 			if (!judge_rx(v, fd, r, e)) {
 				if (take_pending(v))
@@ -315,7 +381,7 @@ ssize_t vs_rx_post(struct vsock *v, int fd, const struct io_op *op, ssize_t r)
 			}
 		}
 		/* The link is being mended. */
-		if (nonblocking(fd, op->flags)) {
+		if (nonblocking(fd, op.flags)) {
 			errno = EAGAIN;
 			return done ? (ssize_t)done : -1;
 		}
@@ -327,15 +393,15 @@ ssize_t vs_rx_post(struct vsock *v, int fd, const struct io_op *op, ssize_t r)
 			errno = e;
 			return done ? (ssize_t)done : -1;
 		}
-		r = rx_call(v, fd, op, done, 0);
+		r = rx_call(v, fd, &op, done, 0);
 	}
 }
 
-ssize_t vs_recv_any(struct vsock *v, int fd, const struct io_op *op)
+ssize_t vs_recv_any(struct vsock *v, int fd, struct io_op op)
 {
-	ssize_t r = rx_call(v, fd, op, 0, 0);
+	ssize_t r = rx_call(v, fd, &op, 0, 0);
 
-	if (likely(r > 0 && !(op->flags & MSG_WAITALL))) {
+	if (likely(r > 0 && !(op.flags & MSG_WAITALL))) {
 		if (!vs_live(v))
 			vs_count(v, r);
 		return r;
@@ -395,67 +461,66 @@ static bool room_for(struct vstate *st, int fd, uint64_t n)
 	return replay_reserve(r, replay_mem(st), n);
 }
 
-static void keep(struct vsock *v, struct vstate *st, int fd, const struct io_op *op, size_t n)
+/* The kernel took n bytes of op behind the first `done`: they may be asked for again. */
+static void keep(struct vsock *v, struct vstate *st, int fd, const struct io_op *op, size_t done, size_t n)
 {
-	size_t skip = 0;
-	int i, q;
+	const struct iovec *iov;
+	size_t skip = done;
+	int i, q, cnt;
 
 	if (unlikely(n > replay_room(&st->replay)) && n > REPLAY_SOFT &&
 	    atomic_load(&st->trim_limit) == UINT64_MAX && (q = sys_outq(fd)) >= 0 && (size_t)q < n) {
 		/* A large send: most of it is on the other side already; keep what is not. */
-		skip = n - (size_t)q;
-		replay_init(&st->replay, st->replay.end + skip, REPLAY_MIN, REPLAY_MAX);
+		skip += n - (size_t)q;
+		replay_init(&st->replay, st->replay.end + n - (size_t)q, REPLAY_MIN, REPLAY_MAX);
 		n = (size_t)q;
 	}
 	if (unlikely(n > replay_room(&st->replay)) && !room_for(st, fd, n)) {
 		vs_demote(v, REASON_BUFFER);
 		return;
 	}
-	for (i = 0; n && i < op->cnt; i++) {
-		const char *p = op->iov[i].iov_base;
-		size_t len = op->iov[i].iov_len;
+	iov = op_iov(op, &cnt);
+	for (i = 0; n && i < cnt; i++) {
+		size_t len = iov[i].iov_len;
 
 		if (skip >= len) {
 			skip -= len;
 			continue;
 		}
-		p += skip;
 		len -= skip;
-		skip = 0;
 		if (len > n)
 			len = n;
-		replay_append(&st->replay, replay_mem(st), p, len);
+		replay_append(&st->replay, replay_mem(st), (const char *)iov[i].iov_base + skip, len);
 		n -= len;
+		skip = 0;
 	}
+	st->tx_sent = st->replay.end;
 }
 
 static ssize_t tx_kernel(int fd, const struct io_op *op, size_t done, int extra)
 {
-	struct iovec few[8], *iov = few;
 	struct msghdr m = { 0 };
+	struct rest rest;
 	ssize_t r;
-	int e;
 
-	if (!done && op->cnt == 1 && !op->smsg)
-		return sys_send(fd, op->iov->iov_base, op->iov->iov_len, op->flags | extra);
-	if (op->smsg)
-		m = *op->smsg;
-	if (op->cnt > 8 && !(iov = malloc((size_t)op->cnt * sizeof(*iov)))) {
-		errno = ENOMEM;
-		return -1;
-	}
-	if (op->smsg && !done) {
-		m.msg_iov = op->iov;
+	if (op->kind == IO_BUF && !done)
+		return sys_send(fd, op->one.iov_base, op->one.iov_len, op->flags | extra);
+	if (op->kind == IO_FROM && !done)
+		return sys_sendto(fd, op->one.iov_base, op->one.iov_len, op->flags | extra,
+				  op->addr, (socklen_t)op->cnt);
+	if (op->kind == IO_MSG && !done)
+		return sys_sendmsg(fd, op->msg, op->flags | extra);
+	if (!done) {
+		m.msg_iov = (struct iovec *)(uintptr_t)op->iov;
 		m.msg_iovlen = (size_t)op->cnt;
-	} else {
-		m.msg_iov = iov;
-		m.msg_iovlen = (size_t)iov_skip(op, done, iov);
+		return sys_sendmsg(fd, &m, op->flags | extra);
 	}
+	if (!rest_of(op, done, &rest))
+		return -1;
+	m.msg_iov = rest.iov;
+	m.msg_iovlen = (size_t)rest.cnt;
 	r = sys_sendmsg(fd, &m, op->flags | extra);
-	e = errno;
-	if (iov != few)
-		free(iov);
-	errno = e;
+	rest_free(&rest);
 	return r;
 }
 
@@ -482,31 +547,26 @@ void vs_flush_locked(struct vsock *v, int fd)
 /* What may be taken from the application while no link can carry it. */
 #define DOWN_LIMIT (256u << 10)
 
-static size_t append_down(struct vsock *v, struct vstate *st, const struct io_op *op, size_t done)
+static size_t append_down(struct vstate *st, const struct io_op *op, size_t done)
 {
 	uint64_t used = replay_used(&st->replay);
-	size_t n = op->want - done, k = 0;
-	struct iovec few[8], *iov = few;
-	int i, cnt;
+	size_t n = op_want(op) - done, k = 0;
+	struct rest rest;
+	int i;
 
-	(void)v;
 	if (used >= DOWN_LIMIT)
 		return 0;
 	if (n > DOWN_LIMIT - used)
 		n = DOWN_LIMIT - used;
-	if (!replay_reserve(&st->replay, replay_mem(st), n))
+	if (!replay_reserve(&st->replay, replay_mem(st), n) || !rest_of(op, done, &rest))
 		return 0;
-	if (op->cnt > 8 && !(iov = malloc((size_t)op->cnt * sizeof(*iov))))
-		return 0;
-	cnt = iov_skip(op, done, iov);
-	for (i = 0; i < cnt && k < n; i++) {
-		size_t len = iov[i].iov_len < n - k ? iov[i].iov_len : n - k;
+	for (i = 0; i < rest.cnt && k < n; i++) {
+		size_t len = rest.iov[i].iov_len < n - k ? rest.iov[i].iov_len : n - k;
 
-		replay_append(&st->replay, replay_mem(st), iov[i].iov_base, len);
+		replay_append(&st->replay, replay_mem(st), rest.iov[i].iov_base, len);
 		k += len;
 	}
-	if (iov != few)
-		free(iov);
+	rest_free(&rest);
 	return k;
 }
 
@@ -575,9 +635,9 @@ static ssize_t send_slow(struct vsock *v, int fd, const struct io_op *op, size_t
 			return broken_pipe(v, op, done, EPIPE);
 		}
 		if (ph & PH_MEND) {
-			done += append_down(v, st, op, done);
+			done += append_down(st, op, done);
 			shlock_drop(&st->tx);
-			if (done == op->want)
+			if (done == op_want(op))
 				return (ssize_t)done;
 			if (nb) {
 				errno = EAGAIN;
@@ -595,21 +655,11 @@ static ssize_t send_slow(struct vsock *v, int fd, const struct io_op *op, size_t
 			r = tx_kernel(fd, op, done, MSG_NOSIGNAL);
 			e = r < 0 ? errno : 0;
 			if (r > 0) {
-				struct io_op rest = *op;
-				struct iovec one[64];
-
-				/* Rarely here: the part behind `done` as its own operation. */
-				rest.cnt = op->cnt <= 64 ? iov_skip(op, done, one) : 0;
-				rest.iov = one;
-				if (rest.cnt)
-					keep(v, st, fd, &rest, (size_t)r);
-				else
-					vs_demote(v, REASON_BUFFER);
-				st->tx_sent = st->replay.end;
+				keep(v, st, fd, op, done, (size_t)r);
 				done += (size_t)r;
 			}
 			shlock_drop(&st->tx);
-			if (r >= 0 && (done == op->want || nb))
+			if (r >= 0 && (done == op_want(op) || nb))
 				return (ssize_t)done;
 			if (r < 0 && !link_error(e)) {
 				errno = e;
@@ -626,8 +676,9 @@ static ssize_t send_slow(struct vsock *v, int fd, const struct io_op *op, size_t
 	}
 }
 
-ssize_t vs_send_live(struct vsock *v, int fd, const struct io_op *op)
+ssize_t vs_send_live(struct vsock *v, int fd, struct io_op op_)
 {
+	const struct io_op *op = &op_;
 	struct vstate *st = atomic_load(&v->st);
 	enum shlock_result lr;
 	ssize_t r;
@@ -652,8 +703,7 @@ ssize_t vs_send_live(struct vsock *v, int fd, const struct io_op *op)
 	}
 	r = tx_kernel(fd, op, 0, MSG_NOSIGNAL);
 	if (likely(r > 0)) {
-		keep(v, st, fd, op, (size_t)r);
-		st->tx_sent = st->replay.end;
+		keep(v, st, fd, op, 0, (size_t)r);
 		shlock_drop(&st->tx);
 		return r;
 	}
@@ -755,8 +805,7 @@ ssize_t vs_sendfile(struct vsock *v, int out, int in, off_t *off, size_t n)
 		}
 		if (r == 0)
 			break;
-		s = vs_send_live(v, out, &(struct io_op){ &(struct iovec){ buf, (size_t)r }, 1, 0,
-							  (size_t)r, NULL, NULL });
+		s = vs_send_live(v, out, io_buf(buf, (size_t)r, 0));
 		if (s < 0) {
 			int e = errno;
 

@@ -15,14 +15,25 @@
 #include "sys.h"
 #include <errno.h>
 
+/*
+ * One call as the application made it.  Its pointers are the kernel's to check:
+ * nothing behind them is touched before the kernel has said that it could.
+ */
 struct io_op {
-	struct iovec *iov;	/* not changed */
-	int cnt;
+	enum { IO_BUF, IO_VEC, IO_MSG, IO_FROM } kind;
 	int flags;
-	size_t want;		/* bytes in iov */
-	struct msghdr *msg;	/* recvmsg: control data and flags; or NULL */
-	const struct msghdr *smsg;	/* sendmsg */
+	struct iovec one;		/* IO_BUF, IO_FROM */
+	const struct iovec *iov;	/* IO_VEC */
+	int cnt;
+	void *msg;			/* IO_MSG: struct msghdr */
+	struct sockaddr *addr;		/* IO_FROM */
+	socklen_t *len;
 };
+
+static inline struct io_op io_buf(const void *buf, size_t n, int flags)
+{
+	return (struct io_op){ .kind = IO_BUF, .flags = flags, .one = { (void *)(uintptr_t)buf, n } };
+}
 
 #define IO_NOCALL (-2)		/* the kernel has not been asked yet */
 
@@ -70,7 +81,7 @@ static inline ssize_t vs_rx_consumed(ssize_t r, int flags)
 }
 
 /* Finishes a receive: r is what the kernel said (errno set), or IO_NOCALL. */
-ssize_t vs_rx_post(struct vsock *v, int fd, const struct io_op *op, ssize_t r);
+ssize_t vs_rx_post(struct vsock *v, int fd, struct io_op op, ssize_t r);
 
 static inline ssize_t vs_recv(struct vsock *v, int fd, void *buf, size_t n, int flags)
 {
@@ -87,14 +98,14 @@ static inline ssize_t vs_recv(struct vsock *v, int fd, void *buf, size_t n, int 
 	}
 	if (r == -1 && errno == EAGAIN)
 		return r;
-	return vs_rx_post(v, fd, &(struct io_op){ &(struct iovec){ buf, n }, 1, flags, n, NULL, NULL }, r);
+	return vs_rx_post(v, fd, io_buf(buf, n, flags), r);
 }
 
-/* Any other receive: call(fd, arg) is the kernel's. */
-ssize_t vs_recv_any(struct vsock *v, int fd, const struct io_op *op);
+/* Any other receive. */
+ssize_t vs_recv_any(struct vsock *v, int fd, struct io_op op);
 
 /* Every send.  raises SIGPIPE unless MSG_NOSIGNAL. */
-ssize_t vs_send_live(struct vsock *v, int fd, const struct io_op *op);
+ssize_t vs_send_live(struct vsock *v, int fd, struct io_op op);
 bool vs_tx_enter_plain(struct vsock *v);
 
 static inline void vs_tx_leave_plain(struct vsock *v, ssize_t r)

@@ -67,87 +67,131 @@ static int sift(struct pollfd *fds, nfds_t n, bool *kept)
 }
 
 /*
- * The set holds links that are being mended: their descriptors are still the
- * dead sockets.  Wait for the others, looking again at short, growing
- * intervals; an outage is rare and this needs no second descriptor per socket.
+ * Threads inside the kernel's poll are counted per live socket, and a link is
+ * only exchanged when none is inside: poll looks the descriptor up again each
+ * time it wakes, but stays on the wait queues it began with, so a thread that
+ * slept over the exchange would sleep on a dead socket for ever.
  */
-static int poll_mending(struct pollfd *fds, nfds_t n, const struct timespec *tmo,
-			const sigset_t *mask)
+struct held {
+	struct vsock *few[32], **v;
+	nfds_t n;
+};
+
+static void leave(struct held *h)
 {
-	struct pollfd *tmp = malloc(n * sizeof(*tmp));
-	uint64_t end = tmo ? until(tmo) : 0;
-	long nap = 200000;
-	int r = 0;
+	while (h->n)
+		atomic_fetch_sub(&h->v[--h->n]->pollers, 1);
+	if (h->v != h->few)
+		free(h->v);
+	h->v = h->few;
+}
 
-	if (!tmp) {
-		errno = ENOMEM;
-		return -1;
-	}
-	for (;;) {
-		struct timespec t = { 0, nap }, l;
-		bool any = false, kept = false;
-		nfds_t i;
+/* 1: inside; 0: a link of the set is being mended; -1: no memory. */
+static int enter(struct held *h, const struct pollfd *fds, nfds_t n)
+{
+	nfds_t i, max = ARRAY_SIZE(h->few);
 
-		memcpy(tmp, fds, n * sizeof(*tmp));
-		for (i = 0; i < n; i++)
-			if (mending(tmp[i].fd)) {
-				tmp[i].fd = -1;
-				any = true;
+	h->n = 0;
+	h->v = h->few;
+	for (i = 0; i < n; i++) {
+		struct vsock *v = fds[i].fd < 0 ? NULL : fdtab_vsock(fds[i].fd);
+
+		if (!v || !vs_live(v))
+			continue;
+		if (h->n == max) {
+			struct vsock **more = malloc(n * sizeof(*more));
+
+			if (!more) {
+				leave(h);
+				return -1;
 			}
-		if (tmo) {
-			l = left(end);
-			if (!any || l.tv_sec * 1000000000 + l.tv_nsec < nap)
-				t = l;
+			memcpy(more, h->few, sizeof(h->few));
+			h->v = more;
+			max = n;
 		}
-		r = sys_ppoll(tmp, n, any || tmo ? &t : NULL, mask);
-		if (r < 0)
-			break;
-		for (i = 0; i < n; i++)
-			tmp[i].fd = fds[i].fd;
-		if (r > 0)
-			r = sift(tmp, n, &kept);
-		if (r > 0 || (tmo && (l = left(end), !l.tv_sec && !l.tv_nsec))) {
-			for (i = 0; i < n; i++)
-				fds[i].revents = tmp[i].revents;
-			break;
+		atomic_fetch_add(&v->pollers, 1);
+		h->v[h->n++] = v;
+		if (unlikely(mending(fds[i].fd) != NULL)) {
+			leave(h);
+			return 0;
 		}
-		if (any && nap < 10000000)
-			nap += nap / 2;
 	}
-	free(tmp);
+	return 1;
+}
+
+/*
+ * Some links are being mended: their descriptors are still the dead sockets.
+ * Wait for the others for a moment; an outage is rare, and looking again at
+ * growing intervals needs no second descriptor per socket.
+ */
+static int nap_without(struct pollfd *fds, nfds_t n, struct pollfd *tmp, int64_t nap, const sigset_t *mask)
+{
+	struct timespec t = { 0, nap };
+	nfds_t i;
+	int r, e;
+
+	memcpy(tmp, fds, n * sizeof(*tmp));
+	for (i = 0; i < n; i++)
+		if (mending(tmp[i].fd))
+			tmp[i].fd = -1;
+	r = sys_ppoll(tmp, n, &t, mask);
+	e = errno;
+	for (i = 0; i < n; i++)
+		fds[i].revents = tmp[i].revents;
+	errno = e;
 	return r;
 }
 
+#define NAP_MIN 100000
+#define NAP_MAX 10000000
+
 int vs_poll(struct pollfd *fds, nfds_t n, const struct timespec *tmo, const sigset_t *mask)
 {
+	struct pollfd *tmp = NULL;
 	uint64_t end = 0;
-	bool kept = false;
-	nfds_t i;
-	int r;
+	int64_t nap = NAP_MIN;
+	struct held h;
+	int r, e;
 
-	if (likely(!atomic_load_explicit(&vs_live_count, memory_order_relaxed)) || !n ||
+	if (likely(!atomic_load_explicit(&vs_live_count, memory_order_relaxed)) || !n || !fds ||
 	    (tmo && !valid(tmo)))
 		return sys_ppoll(fds, n, tmo, mask);
-	/* A bad array is the kernel's to complain about. */
-	for (i = 0; i < n; i++)
-		if (unlikely(mending(fds[i].fd) != NULL))
-			return poll_mending(fds, n, tmo, mask);
 	if (tmo && (tmo->tv_sec || tmo->tv_nsec))
 		end = until(tmo);
-	r = sys_ppoll(fds, n, tmo, mask);
-	if (r <= 0)
-		return r;
-	r = sift(fds, n, &kept);
-	if (r > 0 || !kept)
-		return r;
-	if (tmo) {
+	for (;;) {
 		struct timespec t = { 0, 0 };
+		bool kept = false, over = false;
+		int in = enter(&h, fds, n);
 
-		if (end)
-			t = left(end);
-		return poll_mending(fds, n, &t, mask);
+		if (tmo) {
+			t = end ? left(end) : t;
+			over = !t.tv_sec && !t.tv_nsec;
+		}
+		if (in < 0 || (!in && !tmp && !(tmp = malloc(n * sizeof(*tmp))))) {
+			errno = ENOMEM;
+			return -1;
+		}
+		if (in) {
+			r = sys_ppoll(fds, n, tmo ? &t : NULL, mask);
+			e = errno;
+			leave(&h);
+			errno = e;
+		} else {
+			int64_t most = tmo && !t.tv_sec && t.tv_nsec < nap ? t.tv_nsec : nap;
+
+			r = nap_without(fds, n, tmp, most, mask);
+			if (nap < NAP_MAX)
+				nap += nap / 2;
+		}
+		if (r > 0)
+			r = sift(fds, n, &kept);
+		if (r || over || (in && !kept))
+			break;
 	}
-	return poll_mending(fds, n, NULL, mask);
+	e = errno;
+	free(tmp);
+	errno = e;
+	return r;
 }
 
 int vs_select(int n, fd_set *r, fd_set *w, fd_set *e, const struct timespec *tmo, const sigset_t *mask)

@@ -288,7 +288,7 @@ int vs_go_live(struct vsock *v, enum ho_role role, const uint8_t *gid, const uin
 	st->names.peer_len = sizeof(st->names.peer);
 	sys_getsockname(fd, (struct sockaddr *)&st->names.self, &st->names.self_len);
 	sys_getpeername(fd, (struct sockaddr *)&st->names.peer, &st->names.peer_len);
-	st->ino = sys_sock_ino(fd);
+	st->ino = st->link_ino = sys_sock_ino(fd);
 	replay_init(&st->replay, t, REPLAY_MIN, REPLAY_MAX);
 	st->tx_sent = t;
 	st->link_tx = 0;
@@ -446,6 +446,17 @@ void vs_forget(int fd)
 		/* The helper still has it in its queue: it gives it back. */
 		atomic_fetch_or(&v->want, WANT_REAP);
 	}
+}
+
+void vs_abandon(int fd)
+{
+	struct vsock *v = fdtab_vsock(fd);
+
+	if (!v || roam_vfork_child)
+		return;
+	/* NOREP: no final offset is announced, the stream does not end here. */
+	vs_demote(v, REASON_STDIO);
+	vs_forget(fd);
 }
 
 /* In the helper, when nobody can be inside any more. */

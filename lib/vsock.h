@@ -94,6 +94,7 @@ struct vstate {
 	uint64_t rx_base;		/* bytes counted before there were slots */
 	_Atomic uint64_t rx_folded;	/* bytes of slots that were given back */
 	uint64_t ino;			/* fstat's st_ino of the first kernel socket */
+	uint64_t link_ino;		/* and of the present one */
 	uint64_t born_ns, mends, resent, stall_ns, broke_ns;
 	struct handover ho;
 	struct names names;
@@ -143,6 +144,7 @@ struct vsock {
 	/* line 1: counters of the plain time */
 	_Alignas(64) _Atomic uint64_t rx0;
 	_Atomic uint32_t tx0;
+	_Atomic uint32_t pollers;		/* threads in the kernel's poll with it */
 	_Atomic uint32_t nfd;
 	_Atomic int fd;				/* one of its descriptors */
 	_Atomic uint32_t free_next;		/* free list */
@@ -177,6 +179,8 @@ struct vsock *vs_new(int fd, int family, enum vs_kind kind);	/* NULL: no memory,
 /* The application's descriptors; v may be NULL.  vs_forget is to be called before the kernel's close. */
 void vs_dup(struct vsock *v, int to);
 void vs_forget(int fd);
+/* fd passes out of our sight: foreign from now on, the kernel's socket stays as it is. */
+void vs_abandon(int fd);
 struct vsock *vs_by_gid(const uint8_t *gid);
 /* Counting every visible receive, modulo 2^48. */
 uint64_t vs_rx_count(struct vsock *v);

@@ -21,7 +21,8 @@ enum msg_type {
 };
 
 /* msg.flags */
-#define MSGF_CUT 1	/* a planned handover: the old link still lives */
+#define MSGF_CUT	1	/* a planned handover: the old link still lives */
+#define MSGF_ACCEPTOR	2	/* the acceptor sent it: a reflected message gives itself away */
 
 struct msg {
 	uint8_t type;

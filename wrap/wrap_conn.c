@@ -107,17 +107,19 @@ static const struct names *logged(int fd)
 	return st && (atomic_load(&st->gen) > 1 || atomic_load(&st->phase) & PH_MEND) ? &st->names : NULL;
 }
 
-static int tell(const struct sockaddr_storage *ss, socklen_t n, struct sockaddr *addr, socklen_t *len)
+/* The kernel's getsockname checks the pointers; then its answer is replaced. */
+static int tell(int fd, const struct sockaddr_storage *ss, socklen_t n, struct sockaddr *addr, socklen_t *len)
 {
-	if (!addr || !len) {
+	socklen_t room;
+
+	if (!len) {
 		errno = EFAULT;
 		return -1;
 	}
-	if ((int)*len < 0) {
-		errno = EINVAL;
+	room = *len;
+	if (sys_getsockname(fd, addr, len) < 0)
 		return -1;
-	}
-	memcpy(addr, ss, *len < n ? *len : n);
+	memcpy(addr, ss, room < n ? room : n);
 	*len = n;
 	return 0;
 }
@@ -126,14 +128,14 @@ int __wrap_getsockname(int fd, struct sockaddr *addr, socklen_t *len)
 {
 	const struct names *n = logged(fd);
 
-	return n ? tell(&n->self, n->self_len, addr, len) : sys_getsockname(fd, addr, len);
+	return n ? tell(fd, &n->self, n->self_len, addr, len) : sys_getsockname(fd, addr, len);
 }
 
 int __wrap_getpeername(int fd, struct sockaddr *addr, socklen_t *len)
 {
 	const struct names *n = logged(fd);
 
-	return n ? tell(&n->peer, n->peer_len, addr, len) : sys_getpeername(fd, addr, len);
+	return n ? tell(fd, &n->peer, n->peer_len, addr, len) : sys_getpeername(fd, addr, len);
 }
 
 int __wrap_getsockopt(int fd, int level, int name, void *val, socklen_t *len)

@@ -215,8 +215,8 @@ FILE *__wrap_fdopen(int fd, const char *mode)
 		return NULL;
 	}
 	f = sys_fdopen(fd, mode);
-	/* stdio reads and writes inside libc, past us. */
+	/* stdio reads, writes and closes inside libc, past us. */
 	if (f && v)
-		vs_demote(v, REASON_STDIO);
+		vs_abandon(fd);
 	return f;
 }

@@ -1,25 +1,8 @@
 /* Data in and out. */
 #include "wrap.h"
 #include "vs_io.h"
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* The bytes of an iovec, or -1 when the kernel should complain about it. */
-static ssize_t iov_bytes(const struct iovec *iov, long cnt)
-{
-	size_t n = 0;
-	long i;
-
-	if (cnt < 0 || cnt > IOV_MAX || (cnt && !iov))
-		return -1;
-	for (i = 0; i < cnt; i++) {
-		n += iov[i].iov_len;
-		if (iov[i].iov_len > SSIZE_MAX || n > SSIZE_MAX)
-			return -1;
-	}
-	return (ssize_t)n;
-}
 
 /* ---- in */
 
@@ -27,7 +10,8 @@ ssize_t __wrap_read(int fd, void *buf, size_t n)
 {
 	struct vsock *v = fdtab_vsock(fd);
 
-	if (likely(!v))
+	/* read of nothing returns at once, where recv of nothing waits. */
+	if (likely(!v) || unlikely(!n))
 		return sys_read(fd, buf, n);
 	return vs_recv(v, fd, buf, n, 0);
 }
@@ -44,40 +28,31 @@ ssize_t __wrap_recv(int fd, void *buf, size_t n, int flags)
 ssize_t __wrap_readv(int fd, const struct iovec *iov, int cnt)
 {
 	struct vsock *v = fdtab_vsock(fd);
-	ssize_t n;
 
-	if (likely(!v) || (n = iov_bytes(iov, cnt)) < 0)
+	if (likely(!v))
 		return sys_readv(fd, iov, cnt);
-	return vs_recv_any(v, fd, &(struct io_op){ (struct iovec *)iov, cnt, 0, (size_t)n, NULL, NULL });
+	return vs_recv_any(v, fd, (struct io_op){ .kind = IO_VEC, .iov = iov, .cnt = cnt });
 }
 
 ssize_t __wrap_recvmsg(int fd, struct msghdr *msg, int flags)
 {
 	struct vsock *v = fdtab_vsock(fd);
-	ssize_t n;
 
-	if (likely(!v) || !msg || (n = iov_bytes(msg->msg_iov, (long)msg->msg_iovlen)) < 0)
+	if (likely(!v))
 		return sys_recvmsg(fd, msg, flags);
-	return vs_recv_any(v, fd, &(struct io_op){ msg->msg_iov, (int)msg->msg_iovlen, flags,
-						   (size_t)n, msg, NULL });
+	return vs_recv_any(v, fd, (struct io_op){ .kind = IO_MSG, .flags = flags, .msg = msg });
 }
 
 ssize_t __wrap_recvfrom(int fd, void *buf, size_t n, int flags, struct sockaddr *addr, socklen_t *len)
 {
 	struct vsock *v = fdtab_vsock(fd);
-	struct iovec iov = { buf, n };
-	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
-	ssize_t r;
 
 	if (likely(!v))
 		return sys_recvfrom(fd, buf, n, flags, addr, len);
 	if (!addr)
 		return vs_recv(v, fd, buf, n, flags);
-	r = vs_recv_any(v, fd, &(struct io_op){ &iov, 1, flags, n, &m, NULL });
-	/* The kernel's TCP names no sender here and says so by a length of 0. */
-	if (r >= 0 && len)
-		*len = 0;
-	return r;
+	return vs_recv_any(v, fd, (struct io_op){ .kind = IO_FROM, .flags = flags, .one = { buf, n },
+						  .addr = addr, .len = len });
 }
 
 static bool expired(uint64_t end)
@@ -129,7 +104,7 @@ ssize_t __wrap_write(int fd, const void *buf, size_t n)
 	if (likely(!v))
 		return sys_write(fd, buf, n);
 	PLAIN_SEND(v, sys_write(fd, buf, n));
-	return vs_send_live(v, fd, &(struct io_op){ &(struct iovec){ (void *)buf, n }, 1, 0, n, NULL, NULL });
+	return vs_send_live(v, fd, io_buf(buf, n, 0));
 }
 
 ssize_t __wrap_send(int fd, const void *buf, size_t n, int flags)
@@ -139,18 +114,17 @@ ssize_t __wrap_send(int fd, const void *buf, size_t n, int flags)
 	if (likely(!v))
 		return sys_send(fd, buf, n, flags);
 	PLAIN_SEND(v, sys_send(fd, buf, n, flags));
-	return vs_send_live(v, fd, &(struct io_op){ &(struct iovec){ (void *)buf, n }, 1, flags, n, NULL, NULL });
+	return vs_send_live(v, fd, io_buf(buf, n, flags));
 }
 
 ssize_t __wrap_writev(int fd, const struct iovec *iov, int cnt)
 {
 	struct vsock *v = fdtab_vsock(fd);
-	ssize_t n;
 
-	if (likely(!v) || (n = iov_bytes(iov, cnt)) < 0)
+	if (likely(!v))
 		return sys_writev(fd, iov, cnt);
 	PLAIN_SEND(v, sys_writev(fd, iov, cnt));
-	return vs_send_live(v, fd, &(struct io_op){ (struct iovec *)iov, cnt, 0, (size_t)n, NULL, NULL });
+	return vs_send_live(v, fd, (struct io_op){ .kind = IO_VEC, .iov = iov, .cnt = cnt });
 }
 
 ssize_t __wrap_sendto(int fd, const void *buf, size_t n, int flags, const struct sockaddr *addr, socklen_t len)
@@ -160,8 +134,9 @@ ssize_t __wrap_sendto(int fd, const void *buf, size_t n, int flags, const struct
 	if (likely(!v) || flags & MSG_FASTOPEN)
 		return sys_sendto(fd, buf, n, flags, addr, len);
 	PLAIN_SEND(v, sys_sendto(fd, buf, n, flags, addr, len));
-	/* The kernel's TCP ignores the address of a connected socket. */
-	return vs_send_live(v, fd, &(struct io_op){ &(struct iovec){ (void *)buf, n }, 1, flags, n, NULL, NULL });
+	return vs_send_live(v, fd, (struct io_op){ .kind = IO_FROM, .flags = flags,
+						   .one = { (void *)(uintptr_t)buf, n },
+						   .addr = (struct sockaddr *)(uintptr_t)addr, .cnt = (int)len });
 }
 
 /* A descriptor of ours given to a stranger: his bytes would pass us by. */
@@ -191,37 +166,40 @@ static void passed(const struct msghdr *msg)
 ssize_t __wrap_sendmsg(int fd, const struct msghdr *msg, int flags)
 {
 	struct vsock *v = fdtab_vsock(fd);
-	ssize_t n;
+	ssize_t r;
 
 	if (likely(!v)) {
-		if (msg && msg->msg_controllen)
+		r = sys_sendmsg(fd, msg, flags);
+		if (unlikely(r >= 0 && msg->msg_controllen))
 			passed(msg);
-		return sys_sendmsg(fd, msg, flags);
+		return r;
 	}
-	if (!msg || flags & MSG_FASTOPEN || (n = iov_bytes(msg->msg_iov, (long)msg->msg_iovlen)) < 0)
+	if (flags & MSG_FASTOPEN)
 		return sys_sendmsg(fd, msg, flags);
 	PLAIN_SEND(v, sys_sendmsg(fd, msg, flags));
-	return vs_send_live(v, fd, &(struct io_op){ msg->msg_iov, (int)msg->msg_iovlen, flags,
-						    (size_t)n, NULL, msg->msg_controllen ? msg : NULL });
+	return vs_send_live(v, fd, (struct io_op){ .kind = IO_MSG, .flags = flags,
+						   .msg = (struct msghdr *)(uintptr_t)msg });
 }
 
 int __wrap_sendmmsg(int fd, struct mmsghdr *vec, unsigned int n, int flags)
 {
 	struct vsock *v = fdtab_vsock(fd);
 	unsigned int i;
+	int k, r;
 
 	if (likely(!v)) {
-		for (i = 0; vec && i < n && i < UIO_MAXIOV; i++)
-			if (vec[i].msg_hdr.msg_controllen)
-				passed(&vec[i].msg_hdr);
-		return sys_sendmmsg(fd, vec, n, flags);
+		r = sys_sendmmsg(fd, vec, n, flags);
+		for (k = 0; k < r; k++)
+			if (vec[k].msg_hdr.msg_controllen)
+				passed(&vec[k].msg_hdr);
+		return r;
 	}
 	for (i = 0; i < n && i < UIO_MAXIOV; i++) {
-		ssize_t r = __wrap_sendmsg(fd, &vec[i].msg_hdr, flags);
+		ssize_t s = __wrap_sendmsg(fd, &vec[i].msg_hdr, flags);
 
-		if (r < 0)
+		if (s < 0)
 			return i ? (int)i : -1;
-		vec[i].msg_len = (unsigned int)r;
+		vec[i].msg_len = (unsigned int)s;
 	}
 	return (int)i;
 }
