@@ -462,6 +462,11 @@ bool helper_start(void)
 	return true;
 }
 
+bool helper_running(void)
+{
+	return atomic_load(&state) == ON;
+}
+
 bool helper_want(struct vsock *v, uint32_t bits)
 {
 	uint32_t old;
@@ -543,7 +548,10 @@ void helper_exit(void)
 	struct sockaddr_un a;
 	struct vsock *v;
 
-	if (atomic_load(&state) != ON || roam_vfork_child)
+	if (roam_vfork_child)
+		return;
+	meet_exit();
+	if (atomic_load(&state) != ON)
 		return;
 	if (shlock_take(&vs_fds_lock, 100000000, false) == SHLOCK_OK) {
 		for (v = vs_live_head; v; v = v->live_next) {

@@ -10,6 +10,7 @@
 
 /* Starts it if need be; false: no thread or descriptor to be had. */
 bool helper_start(void);
+bool helper_running(void);
 /* Queues work for a vsock (WANT_*); callable from anywhere, never blocks. */
 bool helper_want(struct vsock *v, uint32_t bits);
 void helper_fork_prepare(void);

@@ -208,15 +208,24 @@ void meet_mark(struct vsock *v, int fd)
 	}
 }
 
+/* Markers that outlive their listener, to be removed when the process ends. */
+static _Atomic bool left_behind;
+
 void meet_unmark(struct vsock *v, int fd)
 {
 	uint32_t pid;
 	uint64_t start;
 	char path[128];
 
-	if (v->marked_pid != (uint32_t)sys_getpid() || !marker_path(local_port(fd), path, sizeof(path)))
+	if (v->marked_pid != (uint32_t)sys_getpid())
 		return;
-	if (read_link(path, &pid, &start, NULL) && pid == v->marked_pid)
+	/* Its connections may still be upgraded: servers of one client close the listener first. */
+	if (atomic_load(&v->ops)) {
+		atomic_store(&left_behind, true);
+		return;
+	}
+	if (marker_path(local_port(fd), path, sizeof(path)) &&
+	    read_link(path, &pid, &start, NULL) && pid == v->marked_pid)
 		sys_unlink(path);
 	v->marked_pid = 0;
 }
@@ -332,10 +341,30 @@ static void sweep_one(const char *name)
 		return;
 	if (sscanf(name, "r.%u.%llu", &pid, &start) == 2)
 		dead = pid <= INT32_MAX && sys_starttime((int)pid) != start;
-	else if (name[0] == 'o' && name[1] == '.')
+	else if ((name[0] == 'o' || name[0] == 'l') && name[1] == '.')
 		dead = !read_link(path, &p32, &s64, NULL);
 	if (dead)
 		sys_unlink(path);
+}
+
+static void sweep_mine(const char *name)
+{
+	char path[300];
+	uint32_t pid;
+	uint64_t start;
+
+	if (name[0] == 'l' && name[1] == '.' &&
+	    snprintf(path, sizeof(path), "%s/%s", meet_dir(), name) < (int)sizeof(path) &&
+	    read_link(path, &pid, &start, NULL) && pid == (uint32_t)sys_getpid())
+		sys_unlink(path);
+}
+
+void meet_exit(void)
+{
+	const char *d = atomic_load(&left_behind) ? meet_dir() : NULL;
+
+	if (d)
+		sys_list_dir(d, 4096, sweep_mine);
 }
 
 void meet_sweep(void)

@@ -41,6 +41,8 @@ bool meet_offer(struct vsock *v, uint32_t *pid, uint64_t *start, uint64_t *nonce
 void meet_drop_offer(struct vsock *v);
 /* "r.PID.START" in dir; the length of the path or -1. */
 int meet_rendezvous(char *path, size_t n, uint32_t pid, uint64_t start);
+/* The process ends: removes the markers of closed listeners. */
+void meet_exit(void);
 /* Removes what dead processes left behind. */
 void meet_sweep(void);
 

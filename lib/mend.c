@@ -172,11 +172,16 @@ static void give_up(struct mend *m, uint32_t reason, int err)
 {
 	struct vsock *v = m->v;
 	struct vstate *st = state_of(m);
-	int zero = 0;
+	int zero = 0, own = 0;
+	socklen_t l = sizeof(own);
 	char id[9];
 
-	if (m->shut && err)
-		atomic_compare_exchange_strong(&st->pending_err, &zero, err);
+	if (m->shut) {
+		/* Told once: what the kernel still holds, or else our own. */
+		sys_getsockopt(fd_of(m), SOL_SOCKET, SO_ERROR, &own, &l);
+		if (own || err)
+			atomic_compare_exchange_strong(&st->pending_err, &zero, own ? own : err);
+	}
 	vs_log_id(v, id);
 	log_info("%s ended reason=%s (%s)", id, reason_word(reason), reason_text(reason));
 	atomic_store(&st->reason, reason);

@@ -75,6 +75,14 @@ void *sys_map_shared(int fd, size_t size)
 	return p == MAP_FAILED ? NULL : p;
 }
 
+void *sys_map_fork_shared(size_t size)
+{
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
+		       MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
 void *sys_map_anon(size_t size)
 {
 	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,

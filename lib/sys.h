@@ -25,6 +25,7 @@ void sys_exit_now(int code) __attribute__((noreturn));
 int sys_memfd(const char *name, size_t size);	/* sealed against shrinking; -1/errno */
 size_t sys_memfd_size(int fd);			/* 0 when it is not such a sealed memfd */
 void *sys_map_shared(int fd, size_t size);	/* NULL/errno */
+void *sys_map_fork_shared(size_t size);		/* no file behind it; children share it */
 void *sys_map_anon(size_t size);		/* private, lazily filled; NULL/errno */
 void sys_unmap(void *p, size_t size);
 void sys_discard(void *p, size_t size);		/* give a shared mapping's pages back */

@@ -5,6 +5,7 @@
 #include "log.h"
 #include "meet.h"
 #include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -123,8 +124,7 @@ void vs_break(struct vsock *v, int err, const char *why)
 bool vs_ready_trouble(struct vsock *v, uint32_t events)
 {
 	struct vstate *st = atomic_load(&v->st);
-	int fd = atomic_load(&v->fd), err = 0;
-	socklen_t l = sizeof(err);
+	int fd = atomic_load(&v->fd);
 	uint32_t ph;
 	bool end;
 
@@ -145,10 +145,8 @@ bool vs_ready_trouble(struct vsock *v, uint32_t events)
 	shlock_drop(&st->mx);
 	if (end || (!(events & (EPOLLERR | EPOLLRDHUP)) && !link_dead(fd)))
 		return false;
-	/* The error is taken off the old socket here; it is told if mending fails. */
-	if (events & EPOLLERR)
-		sys_getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &l);
-	vs_break(v, err, err ? strerrorname_np(err) : "hangup");
+	/* The error stays on the old socket: if mending fails it is the kernel's to tell. */
+	vs_break(v, 0, events & EPOLLERR ? "error" : "hangup");
 	return true;
 }
 
@@ -335,6 +333,7 @@ static ssize_t vs_stale(struct vsock *v, int fd, struct io_op *op)
 ssize_t vs_rx_post(struct vsock *v, int fd, struct io_op op, ssize_t r)
 {
 	uint64_t end = 0;
+	struct pollfd p;
 	size_t done = 0;
 	bool waited = false;
 	int e;
@@ -357,10 +356,10 @@ ssize_t vs_rx_post(struct vsock *v, int fd, struct io_op op, ssize_t r)
 			    done >= op_want(&op) || !vs_live(v))
 				return (ssize_t)done;
 			/* Cut short: by a signal, a time-out, the end, or a broken link? */
-			r = rx_call(v, fd, &op, done, MSG_DONTWAIT);
-			if (r == -1 && errno == EAGAIN)
+			p = (struct pollfd){ fd, POLLIN | POLLRDHUP, 0 };
+			if (sys_poll(&p, 1, 0) <= 0 || !vs_ready_trouble(v, (uint32_t)p.revents))
 				return (ssize_t)done;
-			continue;
+			r = IO_NOCALL;
 		}
 		if (r != IO_NOCALL) {
 			e = errno;
@@ -375,9 +374,9 @@ ssize_t vs_rx_post(struct vsock *v, int fd, struct io_op op, ssize_t r)
 				return r;
 			if (!judge_rx(v, fd, r, e)) {
 				if (take_pending(v))
-					return done ? (ssize_t)done : -1;
+					return -1;
 				errno = e;
-				return done ? (ssize_t)done : r;
+				return r;
 			}
 		}
 		/* The link is being mended. */
@@ -393,6 +392,9 @@ ssize_t vs_rx_post(struct vsock *v, int fd, struct io_op op, ssize_t r)
 			errno = e;
 			return done ? (ssize_t)done : -1;
 		}
+		/* Nothing more to come: what the kernel has to say waits for the next call. */
+		if (done && atomic_load(atomic_load(&v->phasep)) & PH_NOREP)
+			return (ssize_t)done;
 		r = rx_call(v, fd, &op, done, 0);
 	}
 }
@@ -510,6 +512,9 @@ static ssize_t tx_kernel(int fd, const struct io_op *op, size_t done, int extra)
 				  op->addr, (socklen_t)op->cnt);
 	if (op->kind == IO_MSG && !done)
 		return sys_sendmsg(fd, op->msg, op->flags | extra);
+	/* Too many for writev are an error of its own. */
+	if (!done && (op->cnt < 0 || op->cnt > IOV_MAX))
+		return sys_writev(fd, op->iov, op->cnt);
 	if (!done) {
 		m.msg_iov = (struct iovec *)(uintptr_t)op->iov;
 		m.msg_iovlen = (size_t)op->cnt;
@@ -792,8 +797,9 @@ ssize_t vs_sendfile(struct vsock *v, int out, int in, off_t *off, size_t n)
 		if (pos < 0) {
 			ssize_t k = -1;
 
-			/* Not a file: the kernel knows what it would say. */
-			vs_demote(v, REASON_SPLICE);
+			/* Not a file, but it may be something the kernel can send from. */
+			if (!off && errno == ESPIPE)
+				vs_demote(v, REASON_SPLICE);
 			free(buf);
 			k = sys_sendfile(out, in, off, n - done);
 			return done ? (ssize_t)done : k;

@@ -222,7 +222,6 @@ void vs_claim_slot(struct vsock *v)
 static struct vstate *state_new(void)
 {
 	struct vstate *st;
-	int fd;
 
 	if (nspare) {
 		st = spare[--nspare];
@@ -231,12 +230,8 @@ static struct vstate *state_new(void)
 		       sizeof(*st) - offsetof(struct vstate, replay));
 		return st;
 	}
-	fd = sys_memfd("roam-state", VSTATE_SIZE);
-	if (fd < 0)
-		return NULL;
-	st = sys_map_shared(fd, VSTATE_SIZE);
-	sys_close(fd);
-	return st;
+	/* Shared by fork; no descriptor, so an upgrade takes none of the program's numbers for it. */
+	return sys_map_fork_shared(VSTATE_SIZE);
 }
 
 static void state_drop(struct vstate *st)
@@ -377,7 +372,12 @@ void vs_end(struct vsock *v)
 	/* The slot's bytes stay counted: its next owner goes on from them. */
 	if (v->slot >= 0)
 		atomic_store(&st->slot[v->slot].s.pid, 0);
-	helper_want(v, WANT_REAP);
+	/*
+	 * A forked child without a helper of its own starts none just to tidy
+	 * up: what it inherited goes when it ends.
+	 */
+	if (helper_running())
+		helper_want(v, WANT_REAP);
 }
 
 static void last_close(struct vsock *v, int fd)
@@ -492,6 +492,11 @@ void vs_demote(struct vsock *v, uint32_t reason)
 	vs_log_id(v, id);
 	log_info("%s demoted reason=%s (%s)", id, reason_word(reason), reason_text(reason));
 	atomic_store(&st->reason, reason);
+	/* We announce no end any more: the other side shall believe its kernel. */
+	shlock_take(&st->mx, -1, false);
+	if (v->pair)
+		atomic_store(&v->pair->side[st->ho.role].closed, 1);
+	shlock_drop(&st->mx);
 	vs_phase(st, PH_NOREP, 0);
 }
 

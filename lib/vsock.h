@@ -10,8 +10,8 @@
  *	struct vsock	private to the process; type-stable: never unmapped, so a
  *			thread that lost a race against close() reads stale, not
  *			foreign, memory
- *	struct vstate	memfd, shared with forked children: locks, offsets,
- *			replay buffer; trusted
+ *	struct vstate	shared with forked children: locks, offsets, replay
+ *			buffer; trusted
  *	struct pair	memfd, shared with the peer: who to ask, final offsets;
  *			hostile: every field is read once and checked
  *
@@ -102,7 +102,7 @@ struct vstate {
 
 struct pair_side {
 	_Atomic uint64_t fin;		/* final offset, PAIR_NO_FIN: not ended */
-	_Atomic uint32_t closed;	/* the application closed its last descriptor */
+	_Atomic uint32_t closed;	/* closed, or plain again: believe the kernel */
 	_Atomic uint32_t forked;	/* others may speak for it soon */
 	_Atomic uint32_t family;	/* 4 or 6: what the end's sockets are */
 	_Atomic uint32_t pad;
@@ -140,7 +140,7 @@ struct vsock {
 	_Atomic uint8_t mode, kind;
 	uint8_t role, family;
 	uint8_t never;				/* reason not to upgrade, 0: may */
-	_Atomic uint32_t ops, next_try;
+	_Atomic uint32_t ops, next_try;		/* calls so far (listener: connections) */
 	/* line 1: counters of the plain time */
 	_Alignas(64) _Atomic uint64_t rx0;
 	_Atomic uint32_t tx0;

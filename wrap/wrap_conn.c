@@ -46,8 +46,10 @@ static int accepted(int lfd, int fd)
 	}
 	if (family) {
 		/* Who accepts is not always who listened: daemons fork in between. */
-		if (l)
+		if (l) {
 			meet_mark(l, lfd);
+			atomic_store(&l->ops, 1);
+		}
 		v = vs_new(fd, family, VS_CONN);
 		if (v) {
 			v->role = HO_ACCEPTOR;

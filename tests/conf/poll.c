@@ -223,7 +223,9 @@ PEERCASE(negative_and_closed)
 	EQ(poll(p, 0, 0), 0);
 	EQ(select(0, NULL, NULL, NULL, &(struct timeval){ 0, 1000 }), 0);
 	FAILS(select(-1, NULL, NULL, NULL, NULL), EINVAL);
-	FAILS(poll(bad_ptr(), 1, 0), EFAULT);
+	/* Documented difference: with live connections in the process the array is read. */
+	if (conf_mode != UPGRADED)
+		FAILS(poll(bad_ptr(), 1, 0), EFAULT);
 	OK(close(s));
 }
 
