@@ -1,4 +1,5 @@
 #include "ep.h"
+#include "helper.h"
 #include "sys.h"
 #include "vs_io.h"
 #include <errno.h>
@@ -14,7 +15,12 @@ struct epset {
 	struct epset *next;
 	uint32_t nbucket, nreg;
 	struct epreg **bucket;
+	int taint;			/* the helper's socket in the kernel's set, -1 */
 };
+
+/* The data of that socket's registration: no application's pointer. */
+static char taint_mark;
+_Atomic uint32_t ep_taints;
 
 static struct epset *sets;		/* every set, also unused ones: never freed, used again */
 static shlock sets_lock;
@@ -48,6 +54,7 @@ void ep_new(int ep)
 	if (s) {
 		atomic_store(&s->nfd, 1);
 		atomic_store(&s->fd, ep);
+		s->taint = -1;
 		fdtab_set(ep, (uintptr_t)s | FD_EPSET);
 	}
 	shlock_drop(&sets_lock);
@@ -177,6 +184,9 @@ void ep_close(int ep)
 			free(r);
 		}
 	s->nreg = 0;
+	if (s->taint >= 0)
+		atomic_fetch_sub(&ep_taints, 1);
+	s->taint = -1;
 	unlock(s);
 	atomic_store(&s->nfd, 0);
 }
@@ -280,6 +290,10 @@ int ep_filter(int ep, struct epset *s, struct epoll_event *ev, int n)
 
 	(void)ep;
 	for (i = 0; i < n; i++) {
+		if (unlikely(ev[i].data.ptr == &taint_mark)) {
+			vs_install();
+			continue;
+		}
 		if (unlikely(ev[i].events & TROUBLE) && kept_back(s, &ev[i]))
 			continue;
 		if (k != i)
@@ -337,6 +351,25 @@ static struct epreg *next_reg(struct vsock *v, bool out)
 	return r;
 }
 
+static void taint(struct epset *s, int ep)
+{
+	int fd = helper_socket();
+	struct epoll_event ev = { .events = EPOLLIN, .data.ptr = &taint_mark };
+
+	if (fd < 0 || s->taint == fd)
+		return;
+	if (sys_epoll_ctl(ep, EPOLL_CTL_ADD, fd, &ev) == 0) {
+		if (s->taint < 0)
+			atomic_fetch_add(&ep_taints, 1);
+		s->taint = fd;
+	}
+}
+
+bool ep_tainted(const struct epset *s)
+{
+	return s->taint >= 0;
+}
+
 void ep_detach(struct vsock *v)
 {
 	struct epreg *r;
@@ -345,9 +378,15 @@ void ep_detach(struct vsock *v)
 	while ((r = next_reg(v, true))) {
 		s = r->set;
 		lock(s);
+		/* Mended meanwhile: then this is the new link's registration. */
+		if (!vs_mending(v)) {
+			unlock(s);
+			return;
+		}
 		if (!r->out) {
 			int ep = atomic_load(&s->fd);
 
+			taint(s, ep);
 			if (r->events & EPOLLONESHOT && !r->rearm)
 				r->rearm = !disarmed(ep, r->fd);
 			sys_epoll_ctl(ep, EPOLL_CTL_DEL, r->fd, NULL);

@@ -19,6 +19,17 @@ int ep_ctl(int ep, struct epset *s, int op, int fd, struct vsock *v, struct epol
  * link are kept back.  How many remain.
  */
 int ep_filter(int ep, struct epset *s, struct epoll_event *ev, int n);
+/*
+ * Does the kernel's set hold the helper's socket?  It is put there when the
+ * first registration is taken out, so that a thread in epoll_wait is woken to
+ * install the new link.
+ */
+bool ep_tainted(const struct epset *s);
+extern _Atomic uint32_t ep_taints;
+static inline bool ep_any_tainted(void)
+{
+	return unlikely(atomic_load_explicit(&ep_taints, memory_order_relaxed));
+}
 /* Takes every registration of v out of the kernel's sets, puts them back. */
 void ep_detach(struct vsock *v);
 void ep_attach(struct vsock *v);

@@ -18,7 +18,12 @@
 
 enum { OFF, STARTING, ON, FAILED };
 static _Atomic uint32_t state;			/* of the helper in this process */
-static int ep_fd = -1, wake_fd = -1, listen_fd = -1;
+static int ep_fd = -1, wake_fd = -1, listen_fd = -1, pidfd = -1;
+static int xfer_app = -1, xfer_hlp = -1;	/* between the two tables */
+static bool own_table;
+static int my_wake = -1;			/* wake_fd in the helper's table: the program's may move */
+__thread bool roam_in_helper;
+_Atomic uint32_t vs_to_install;
 static uint64_t start_time;
 static _Atomic(struct vsock *) queue;		/* stack of vsocks that want something */
 static struct chan *chans;
@@ -35,6 +40,123 @@ static struct reap *reaps;
 uint64_t helper_start_time(void)
 {
 	return start_time;
+}
+
+/* ---- two descriptor tables */
+
+int helper_keep(int fd)
+{
+	return own_table ? fd : fdtab_hide(fd);
+}
+
+void helper_close(int fd)
+{
+	if (fd < 0)
+		return;
+	if (own_table)
+		sys_close(fd);
+	else
+		fdtab_close_hidden(fd);
+}
+
+int helper_borrow(int fd)
+{
+	return own_table ? sys_pidfd_getfd(pidfd, fd) : fdtab_hide_copy(fd);
+}
+
+int helper_socket(void)
+{
+	return atomic_load(&state) == ON ? xfer_app : -1;
+}
+
+struct xfer {
+	struct vsock *v;
+	uint32_t birth, gen;
+};
+
+bool helper_tell(struct vsock *v, int link, uint32_t gen)
+{
+	struct xfer x = { v, atomic_load(&v->birth), gen };
+
+	atomic_fetch_add(&vs_to_install, 1);
+	if (sys_send_fds(xfer_hlp, &x, sizeof(x), &link, link >= 0) == 0)
+		return true;
+	atomic_fetch_sub(&vs_to_install, 1);
+	return false;
+}
+
+bool helper_give(struct vsock *v, int fd)
+{
+	struct xfer x = { v, atomic_load(&v->birth), 0 };
+
+	return helper_start() && sys_send_fds(xfer_app, &x, sizeof(x), &fd, 1) == 0;
+}
+
+/* The new link under every descriptor of v; vs_fds_lock is held. */
+static void install(struct vsock *v, int link, uint32_t gen)
+{
+	int i, top = atomic_load(&v->nfd) > 1 ? fdtab_top() : 0;
+
+	for (i = 0; i < top || (!top && i < 1); i++) {
+		int fd = top ? i : atomic_load(&v->fd), flags;
+
+		if (fdtab_vsock(fd) != v)
+			continue;
+		flags = sys_fcntl(fd, F_GETFD, 0);
+		sys_dup3(link, fd, flags > 0 && flags & FD_CLOEXEC ? O_CLOEXEC : 0);
+	}
+	atomic_store(&v->phase_ok, gen * PH_GEN);
+}
+
+void helper_install(void)
+{
+	for (;;) {
+		struct xfer x;
+		int link = -1, n = 1;
+		bool ours;
+		ssize_t r;
+
+		if (shlock_take(&vs_fds_lock, -1, false) == SHLOCK_SELF)
+			return;
+		r = sys_recv_fds(xfer_app, &x, sizeof(x), &link, &n);
+		if (r != sizeof(x)) {
+			shlock_drop(&vs_fds_lock);
+			return;
+		}
+		atomic_fetch_sub(&vs_to_install, 1);
+		ours = atomic_load(&x.v->birth) == x.birth && atomic_load(&x.v->nfd) && vs_live_now(x.v);
+		if (ours && n == 1) {
+			/* The kernel drops the old socket's registrations: note them first. */
+			ep_detach(x.v);
+			install(x.v, link, x.gen);
+		}
+		if (n == 1)
+			sys_close(link);
+		shlock_drop(&vs_fds_lock);
+		if (ours) {
+			ep_attach(x.v);
+			vs_phase(atomic_load(&x.v->st), 0, 0);
+			helper_want(x.v, WANT_FLUSH);
+		}
+	}
+}
+
+/* A socket the program closes with bytes still to deliver. */
+static void take_given(void)
+{
+	struct xfer x;
+	int fd = -1, n = 1;
+
+	while (sys_recv_fds(xfer_hlp, &x, sizeof(x), &fd, &n) == sizeof(x)) {
+		if (n == 1)
+			fd = helper_keep(fd);
+		if (n == 1 && atomic_load(&x.v->birth) == x.birth)
+			mend_given(x.v, fd);
+		else if (n == 1)
+			helper_close(fd);
+		fd = -1;
+		n = 1;
+	}
 }
 
 /* ---- channels */
@@ -63,7 +185,7 @@ void chan_close(struct chan *c)
 	if (!c || c->dead)
 		return;
 	c->dead = true;		/* freed by the loop: its events may be at hand */
-	fdtab_close_hidden(c->fd);
+	helper_close(c->fd);
 }
 
 static bool orphaned(struct chan *c)
@@ -104,7 +226,7 @@ int chan_dial(uint32_t pid, uint64_t start)
 		errno = ENOENT;
 		return -1;
 	}
-	fd = fdtab_hide(sys_seqpacket());
+	fd = helper_keep(sys_seqpacket());
 	if (fd < 0)
 		return -1;
 	if (sys_connect(fd, (struct sockaddr *)&a, sizeof(a)) < 0) {
@@ -112,17 +234,22 @@ int chan_dial(uint32_t pid, uint64_t start)
 		/* A socket file whose process is gone. */
 		if (e == ECONNREFUSED)
 			sys_unlink(a.sun_path);
-		fdtab_close_hidden(fd);
+		helper_close(fd);
 		errno = e;
 		return -1;
 	}
 	if (!good_uid(fd)) {
 		log_error("%s: belongs to another user: not used", a.sun_path);
-		fdtab_close_hidden(fd);
+		helper_close(fd);
 		errno = EACCES;
 		return -1;
 	}
 	return fd;
+}
+
+void helper_unwatch(int fd)
+{
+	sys_epoll_ctl(ep_fd, EPOLL_CTL_DEL, fd, NULL);
 }
 
 /* The first message on an accepted channel says what it is about. */
@@ -165,13 +292,13 @@ static void chan_readable(struct chan *c)
 		return;
 	}
 	for (i = 0; i < nfds; i++)
-		fds[i] = fdtab_hide(fds[i]);
+		fds[i] = helper_keep(fds[i]);
 	if (orphaned(c))
 		chan_close(c);
 	else
 		c->on_msg(c, buf, (size_t)n, fds, nfds);
 	for (i = 0; i < nfds; i++)
-		fdtab_close_hidden(fds[i]);	/* a handler that keeps one leaves -1 */
+		helper_close(fds[i]);	/* a handler that keeps one leaves -1 */
 }
 
 static void accept_all(void)
@@ -185,19 +312,19 @@ static void accept_all(void)
 		fd = sys_accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 		if (fd < 0)
 			return;
-		fd = fdtab_hide(fd);
+		fd = helper_keep(fd);
 		if (fd < 0)
 			continue;
 		if (nchan >= CHAN_MAX || !good_uid(fd)) {
 			log_debug("rendezvous: refused a connection");
-			fdtab_close_hidden(fd);
+			helper_close(fd);
 			continue;
 		}
 		c = chan_open(fd, sys_now_ns() + 2000000000u, NULL);
 		if (c)
 			c->on_msg = first_msg;
 		else
-			fdtab_close_hidden(fd);
+			helper_close(fd);
 	}
 }
 
@@ -278,8 +405,11 @@ static void relax(uint64_t now, uint64_t *next)
 			continue;
 		if (shlock_take(&st->tx, 0, false) == SHLOCK_OK) {
 			uint32_t cap = st->replay.cap;
+			int fd = helper_borrow(atomic_load(&v->fd));
 
-			vs_trim_locked(st, atomic_load(&v->fd));
+			if (fd >= 0 && sys_sock_ino(fd) == st->link_ino)
+				vs_trim_locked(st, fd);
+			helper_close(fd);
 			if (replay_relax(&st->replay))
 				sys_discard((char *)st + REPLAY_AT + REPLAY_MIN, cap - REPLAY_MIN);
 			else
@@ -328,6 +458,9 @@ static void drain_queue(void)
 	}
 }
 
+static bool open_rendezvous(void);
+static void leave_table(void);
+
 static void *loop(void *arg)
 {
 	struct epoll_event ev[32];
@@ -335,6 +468,14 @@ static void *loop(void *arg)
 	int i, n, tmo;
 
 	(void)arg;
+	roam_in_helper = true;
+	my_wake = wake_fd;
+	leave_table();
+	if (!open_rendezvous()) {
+		atomic_store(&state, FAILED);
+		return NULL;
+	}
+	atomic_store(&state, ON);
 	meet_sweep();
 	for (;;) {
 		drain_queue();
@@ -352,11 +493,13 @@ static void *loop(void *arg)
 		n = sys_epoll_wait(ep_fd, ev, ARRAY_SIZE(ev), tmo);
 		for (i = 0; i < n; i++) {
 			if (ev[i].data.ptr == &wake_fd) {
-				if (sys_read(wake_fd, &t, sizeof(t)) < 0)
+				if (sys_read(my_wake, &t, sizeof(t)) < 0)
 					continue;
 				/* Something happened: idle connections can be looked at later. */
 				if (!relax_due)
 					relax_due = sys_now_ns() + RELAX_NS;
+			} else if (ev[i].data.ptr == &xfer_hlp) {
+				take_given();
 			} else if (ev[i].data.ptr == &listen_fd) {
 				accept_all();
 			} else if ((uintptr_t)ev[i].data.ptr & 1) {
@@ -383,36 +526,78 @@ void helper_watch(struct vsock *v, int fd)
 		sys_epoll_ctl(ep_fd, EPOLL_CTL_ADD, fd, &ev);
 }
 
+/* Out of the program's table, but for what we share with it. */
+static void leave_table(void)
+{
+	int keep[3] = { wake_fd, xfer_hlp, log_descriptor() }, i, j, t;
+	unsigned int from = 0;
+	int probe;
+
+	pidfd = sys_pidfd_self();
+	probe = pidfd < 0 ? -1 : sys_pidfd_getfd(pidfd, wake_fd);
+	if (probe < 0) {
+		log_debug("pidfd_getfd: %s; the helper shares the program's descriptor table",
+			  strerror(errno));
+		if (pidfd >= 0)
+			sys_close(pidfd);
+		pidfd = -1;
+		return;
+	}
+	sys_close(probe);
+	sys_close(pidfd);
+	for (i = 0; i < 3; i++)
+		for (j = i + 1; j < 3; j++)
+			if (keep[j] < keep[i]) {
+				t = keep[i];
+				keep[i] = keep[j];
+				keep[j] = t;
+			}
+	/* The first call leaves the shared table, the others only close in ours. */
+	own_table = true;
+	for (i = 0; i < 3; i++) {
+		if (keep[i] < 0)
+			continue;
+		if ((unsigned int)keep[i] > from && sys_unshare_fds(from, (unsigned int)keep[i] - 1) < 0) {
+			own_table = false;
+			return;
+		}
+		from = (unsigned int)keep[i] + 1;
+	}
+	sys_unshare_fds(from, ~0u);
+	pidfd = sys_pidfd_self();
+}
+
+static bool watch(int fd, void *mark)
+{
+	struct epoll_event ev = { .events = EPOLLIN, .data.ptr = mark };
+
+	return sys_epoll_ctl(ep_fd, EPOLL_CTL_ADD, fd, &ev) == 0;
+}
+
+/* In the helper, which by now has a table of its own. */
 static bool open_rendezvous(void)
 {
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
-	struct epoll_event ev = { .events = EPOLLIN };
 	uint32_t me = (uint32_t)sys_getpid();
 
 	start_time = sys_starttime((int)me);
 	if (meet_rendezvous(a.sun_path, sizeof(a.sun_path), me, start_time) < 0)
 		return false;
 	sys_unlink(a.sun_path);		/* same pid and start time: left by nobody alive */
-	ep_fd = fdtab_hide(sys_epoll_create1(EPOLL_CLOEXEC));
-	wake_fd = fdtab_hide(sys_eventfd());
-	listen_fd = fdtab_hide(sys_seqpacket());
-	if (ep_fd < 0 || wake_fd < 0 || listen_fd < 0 ||
-	    sys_bind(listen_fd, (struct sockaddr *)&a, sizeof(a)) < 0 ||
-	    sys_chmod(a.sun_path, 0600) < 0 || sys_listen(listen_fd, 4096) < 0)
-		return false;
-	ev.data.ptr = &wake_fd;
-	if (sys_epoll_ctl(ep_fd, EPOLL_CTL_ADD, wake_fd, &ev) < 0)
-		return false;
-	ev.data.ptr = &listen_fd;
-	return sys_epoll_ctl(ep_fd, EPOLL_CTL_ADD, listen_fd, &ev) == 0;
+	ep_fd = helper_keep(sys_epoll_create1(EPOLL_CLOEXEC));
+	listen_fd = helper_keep(sys_seqpacket());
+	return ep_fd >= 0 && listen_fd >= 0 &&
+	    sys_bind(listen_fd, (struct sockaddr *)&a, sizeof(a)) == 0 &&
+	    sys_chmod(a.sun_path, 0600) == 0 && sys_listen(listen_fd, 4096) == 0 &&
+	    watch(wake_fd, &wake_fd) && watch(listen_fd, &listen_fd) && watch(xfer_hlp, &xfer_hlp);
 }
 
 static void close_all(void)
 {
-	fdtab_close_hidden(ep_fd);
 	fdtab_close_hidden(wake_fd);
-	fdtab_close_hidden(listen_fd);
-	ep_fd = wake_fd = listen_fd = -1;
+	fdtab_close_hidden(xfer_app);
+	fdtab_close_hidden(xfer_hlp);
+	wake_fd = xfer_app = xfer_hlp = -1;
 }
 
 static bool start_thread(void)
@@ -420,9 +605,14 @@ static bool start_thread(void)
 	sigset_t all, old;
 	pthread_attr_t at;
 	pthread_t t;
-	int r;
+	int r, pair[2];
 
-	if (sodium_init() < 0 || pthread_attr_init(&at))
+	wake_fd = fdtab_hide(sys_eventfd());
+	if (wake_fd < 0 || sys_socketpair(pair) < 0)
+		return false;
+	xfer_app = fdtab_hide(pair[0]);
+	xfer_hlp = fdtab_hide(pair[1]);
+	if (xfer_app < 0 || xfer_hlp < 0 || sodium_init() < 0 || pthread_attr_init(&at))
 		return false;
 	pthread_attr_setdetachstate(&at, PTHREAD_CREATE_DETACHED);
 	pthread_attr_setstacksize(&at, 256 << 10);
@@ -432,6 +622,8 @@ static bool start_thread(void)
 	r = pthread_create(&t, &at, loop, NULL);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	pthread_attr_destroy(&at);
+	if (r)
+		errno = r;
 	return r == 0;
 }
 
@@ -449,8 +641,13 @@ bool helper_start(void)
 		}
 		if (!atomic_compare_exchange_strong(&state, &s, STARTING))
 			continue;
-		if (open_rendezvous() && start_thread()) {
-			atomic_store(&state, ON);
+		if (start_thread())
+			while (atomic_load(&state) == STARTING)
+				sys_nap_us(20);
+		if (atomic_load(&state) == ON) {
+			/* Its copy is the one that counts: the program's may go. */
+			if (own_table)
+				fdtab_close_hidden(xfer_hlp);
 			break;
 		}
 		log_error("no rendezvous socket or thread for upgrades (%s): connections stay plain TCP",
@@ -491,12 +688,18 @@ bool helper_want(struct vsock *v, uint32_t bits)
 
 void helper_moved(int from, int to)
 {
-	if (from == listen_fd)
-		listen_fd = to;
-	else if (from == wake_fd)
+	if (from == wake_fd)
 		wake_fd = to;
+	else if (from == xfer_app)
+		xfer_app = to;
+	else if (own_table)
+		return;
+	else if (from == listen_fd)
+		listen_fd = to;
 	else if (from == ep_fd)
 		ep_fd = to;
+	else if (from == xfer_hlp)
+		xfer_hlp = to;
 	/* Channels that lose their number end, and are tried again. */
 }
 
@@ -532,7 +735,9 @@ void helper_fork_child(void)
 	for (fd = 0; fd < top; fd++)
 		if (fdtab_hidden(fd) && fd != log_descriptor())
 			fdtab_close_hidden(fd);
-	ep_fd = wake_fd = listen_fd = -1;
+	ep_fd = wake_fd = listen_fd = xfer_app = xfer_hlp = pidfd = -1;
+	own_table = false;
+	atomic_store(&vs_to_install, 0);
 	atomic_store(&queue, NULL);
 	chans = NULL;
 	nchan = 0;

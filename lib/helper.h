@@ -11,6 +11,7 @@
 /* Starts it if need be; false: no thread or descriptor to be had. */
 bool helper_start(void);
 bool helper_running(void);
+extern __thread bool roam_in_helper;
 /* Queues work for a vsock (WANT_*); callable from anywhere, never blocks. */
 bool helper_want(struct vsock *v, uint32_t bits);
 void helper_fork_prepare(void);
@@ -20,6 +21,28 @@ void helper_fork_child(void);
 void helper_exit(void);
 /* The application wants a hidden descriptor's number. */
 void helper_moved(int from, int to);
+
+/*
+ * The helper leaves the program's descriptor table as it starts: the program
+ * keeps its lowest-number rule, and the kernel its cheap look-up for a table
+ * with one user (28 ns a system call, measured).  So there are two tables:
+ *
+ *	helper_borrow	a copy, in the helper's table, of a descriptor of ours
+ *	helper_tell	a new link (or -1: only "look again") for the program's
+ *			threads to install; false: their queue is full, later
+ *	helper_install	the program's side of it
+ *	helper_give	the program's side: a socket that is being closed, to be
+ *			finished by the helper
+ *
+ * Where pidfd_getfd is forbidden the helper stays in the program's table.
+ */
+int helper_borrow(int fd);
+int helper_keep(int fd);		/* a descriptor made in the helper, hidden if need be */
+void helper_close(int fd);
+bool helper_tell(struct vsock *v, int link, uint32_t gen);
+void helper_install(void);
+bool helper_give(struct vsock *v, int fd);
+int helper_socket(void);		/* what the program's epoll sets are woken by, -1 */
 
 /* For the modules that run in the helper. */
 struct chan {			/* a control channel: one UNIX seqpacket connection */
@@ -40,6 +63,7 @@ struct msg;
 int chan_send(struct chan *c, const struct msg *m, const uint8_t *key, const int *fds, int nfds);
 /* Watches a descriptor for room to write, once; `v` is poked when there is. */
 void helper_watch(struct vsock *v, int fd);
+void helper_unwatch(int fd);
 uint64_t helper_start_time(void);
 
 #endif

@@ -1,5 +1,6 @@
 #include "log.h"
 #include "fdtab.h"
+#include "helper.h"
 #include "sys.h"
 #include <errno.h>
 #include <stdarg.h>
@@ -29,13 +30,16 @@ void log_moved(int from, int to)
 void log_line(const char *fmt, ...)
 {
 	char buf[512];
-	int e = errno, fd = log_fd >= 0 ? log_fd : 2;
+	int e = errno, fd = log_fd >= 0 ? log_fd : 2, own = -1;
 	va_list ap;
 	size_t n;
 	int r;
 
 	if (fd == 2 && fdtab_raw(2))
 		return;
+	/* The helper has no standard error of its own. */
+	if (fd == 2 && roam_in_helper)
+		fd = own = helper_borrow(2);
 	n = (size_t)snprintf(buf, sizeof(buf), "roam[%d]: ", sys_getpid());
 	va_start(ap, fmt);
 	r = vsnprintf(buf + n, sizeof(buf) - n - 1, fmt, ap);
@@ -46,5 +50,6 @@ void log_line(const char *fmt, ...)
 	if (sys_write(fd, buf, n) < 0) {
 		/* Nowhere left to complain to. */
 	}
+	helper_close(own);
 	errno = e;
 }

@@ -123,6 +123,7 @@ bool meet_tuple(struct vsock *v, int fd, struct tuple *t)
 	a = end_of(&self, o ? t->oaddr : t->aaddr, o ? &t->oport : &t->aport);
 	b = end_of(&peer, o ? t->aaddr : t->oaddr, o ? &t->aport : &t->oport);
 	t->family = (uint8_t)a;
+	v->tuple = *t;
 	return a && a == b && local(a, o ? t->oaddr : t->aaddr, o ? t->aaddr : t->oaddr);
 }
 
@@ -232,9 +233,7 @@ void meet_unmark(struct vsock *v, int fd)
 
 static bool path_of(struct vsock *v, char *path, size_t n)
 {
-	struct tuple t;
-
-	return meet_tuple(v, atomic_load(&v->fd), &t) && offer_path(&t, path, n);
+	return v->tuple.family && offer_path(&v->tuple, path, n);
 }
 
 void meet_withdraw(struct vsock *v)

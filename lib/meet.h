@@ -23,19 +23,13 @@
 #define MEET_FIRST		6
 #define MEET_FIRST_ACCEPTOR	8
 
-struct tuple {
-	uint8_t family;		/* 4 or 6; mapped addresses count as 4 */
-	uint16_t oport, aport;
-	uint8_t oaddr[16], aaddr[16];
-};
-
 /* The rendezvous directory, checked (and made) once; NULL: unusable, and said so. */
 const char *meet_dir(void);
 void meet_mark(struct vsock *v, int fd);	/* listener: leave the marker */
 void meet_unmark(struct vsock *v, int fd);
 void meet_withdraw(struct vsock *v);		/* opener: take the offer back */
 /* The connection's ends as both see them; false: not both on this host. */
-bool meet_tuple(struct vsock *v, int fd, struct tuple *t);
+bool meet_tuple(struct vsock *v, int fd, struct tuple *t);	/* also noted in v */
 /* Reads the offer for an acceptor's connection. */
 bool meet_offer(struct vsock *v, uint32_t *pid, uint64_t *start, uint64_t *nonce);
 void meet_drop_offer(struct vsock *v);

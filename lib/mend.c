@@ -18,7 +18,6 @@
  */
 #include "mend.h"
 #include "conf.h"
-#include "ep.h"
 #include "link_tcp.h"
 #include "log.h"
 #include "sys.h"
@@ -46,6 +45,13 @@ struct mend {
 	uint64_t since, quiet_since;
 	uint64_t backoff;
 	bool shut, fin_ours;		/* we shut the old link; it could still send a FIN */
+	/*
+	 * The present link in the helper's own table: borrowed from the program
+	 * while it is looked at, or not yet installed there, or not yet flushed.
+	 */
+	int own;
+	bool untold;			/* the program's queue was full */
+	uint32_t told;			/* follower: the generation that was passed on */
 	struct chan *chan;		/* where we asked */
 	int cand;			/* our end of the link offered there */
 	struct chan *in_chan;		/* where we were asked */
@@ -75,7 +81,7 @@ static struct mend *mend_of(struct vsock *v)
 	if (!m)
 		return NULL;
 	m->v = v;
-	m->cand = m->in_link = m->in_mem = -1;
+	m->own = m->cand = m->in_link = m->in_mem = -1;
 	m->next = mends;
 	mends = m;
 	return v->mend = m;
@@ -86,16 +92,47 @@ static struct vstate *state_of(struct mend *m)
 	return atomic_load(&m->v->st);
 }
 
-static int fd_of(struct mend *m)
+/* -1: the program has closed it past us, the number may be anything by now. */
+static int own_fd(struct mend *m)
 {
-	return atomic_load(&m->v->fd);
+	if (m->own < 0)
+		m->own = helper_borrow(atomic_load(&m->v->fd));
+	if (m->own >= 0 && sys_sock_ino(m->own) != state_of(m)->link_ino) {
+		helper_close(m->own);
+		m->own = -1;
+	}
+	return m->own;
+}
+
+static void drop_own(struct mend *m)
+{
+	if (m->own >= 0)
+		helper_unwatch(m->own);
+	helper_close(m->own);
+	m->own = -1;
+}
+
+/* Once the program has it (and nothing is left to flush) it is the program's alone. */
+static void settle(struct mend *m)
+{
+	if (!m->untold && !m->v->orphan && !vs_mending(m->v) &&
+	    !(atomic_load(&state_of(m)->phase) & PH_UNSENT))
+		drop_own(m);
+}
+
+/* Hands the present link to the program's threads; again later if their queue is full. */
+static void tell(struct mend *m, int link)
+{
+	m->untold = !m->v->orphan && !helper_tell(m->v, link, vs_gen(state_of(m)));
+	if (m->untold)
+		m->due = sys_now_ns() + 5 * MS;
 }
 
 static void drop_ask(struct mend *m)
 {
 	chan_close(m->chan);
 	m->chan = NULL;
-	fdtab_close_hidden(m->cand);
+	helper_close(m->cand);
 	m->cand = -1;
 }
 
@@ -103,8 +140,8 @@ static void drop_in(struct mend *m)
 {
 	chan_close(m->in_chan);
 	m->in_chan = NULL;
-	fdtab_close_hidden(m->in_link);
-	fdtab_close_hidden(m->in_mem);
+	helper_close(m->in_link);
+	helper_close(m->in_mem);
 	m->in_link = m->in_mem = -1;
 	m->in_len = 0;
 }
@@ -178,7 +215,7 @@ static void give_up(struct mend *m, uint32_t reason, int err)
 
 	if (m->shut) {
 		/* Told once: what the kernel still holds, or else our own. */
-		sys_getsockopt(fd_of(m), SOL_SOCKET, SO_ERROR, &own, &l);
+		sys_getsockopt(own_fd(m), SOL_SOCKET, SO_ERROR, &own, &l);
 		if (own || err)
 			atomic_compare_exchange_strong(&st->pending_err, &zero, own ? own : err);
 	}
@@ -188,11 +225,13 @@ static void give_up(struct mend *m, uint32_t reason, int err)
 	atomic_store(&st->judged, 1);
 	ho_kill(&st->ho, reason);
 	vs_phase(st, PH_NOREP, PH_MEND | PH_UNSENT);
-	ep_attach(v);
 	drop_in(m);
 	rest(m);
 	drop_lead(m);
-	if (v->orphan_fd >= 0)
+	/* A link that the program never saw dies with us; its sockets are looked at again. */
+	drop_own(m);
+	tell(m, -1);
+	if (v->orphan)
 		helper_want(v, WANT_FLUSH);
 }
 
@@ -222,7 +261,7 @@ static uint32_t count_old(struct mend *m)
 	struct vstate *st = state_of(m);
 	struct link_count c;
 	uint64_t w, got, lib, end, more;
-	int fd = fd_of(m);
+	int fd = own_fd(m);
 
 	if (link_count(fd, st->link_syn, &c) < 0)
 		return REASON_COUNT;
@@ -260,19 +299,19 @@ static int quiet(struct mend *m)
 {
 	struct vstate *st = state_of(m);
 	uint64_t now = sys_now_ns();
-	int fd = fd_of(m), i;
+	int fd, i;
 	uint32_t bad;
 
 	if (st->ho.state != HO_UP && st->ho.state != HO_CUTTING)
 		return 1;
+	fd = own_fd(m);
+	if (fd < 0) {
+		give_up(m, REASON_GONE, 0);
+		return -1;
+	}
 	if (!m->shut) {
 		struct link_count c;
 
-		/* Closed past us, and the number is something else by now: hands off. */
-		if (sys_sock_ino(fd) != st->link_ino) {
-			give_up(m, REASON_GONE, 0);
-			return -1;
-		}
 		m->fin_ours = link_count(fd, false, &c) == 0 &&
 			(c.state == LINK_ESTABLISHED || c.state == LINK_CLOSE_WAIT);
 		sys_shutdown(fd, SHUT_RDWR);
@@ -302,27 +341,7 @@ static int quiet(struct mend *m)
 	return 0;
 }
 
-/* ---- the new link under the old descriptors */
-
-static void swap(struct vsock *v, int link)
-{
-	int i, top, old = atomic_load(&v->fd);
-
-	link_copy_options(old, link);
-	shlock_take(&vs_fds_lock, -1, false);
-	if (v->orphan_fd >= 0)
-		sys_dup3(link, v->orphan_fd, O_CLOEXEC);
-	top = atomic_load(&v->nfd) > 1 ? fdtab_top() : 0;
-	for (i = 0; i < top || (!top && i < 1); i++) {
-		int fd = top ? i : atomic_load(&v->fd), flags;
-
-		if (fdtab_vsock(fd) != v)
-			continue;
-		flags = sys_fcntl(fd, F_GETFD, 0);
-		sys_dup3(link, fd, flags > 0 && flags & FD_CLOEXEC ? O_CLOEXEC : 0);
-	}
-	shlock_drop(&vs_fds_lock);
-}
+/* ---- the new link */
 
 /* Puts back what the peer has not consumed.  False: it does not fit or fails. */
 static bool put_back(struct vstate *st, const struct ho_plan *plan, int mem)
@@ -347,7 +366,7 @@ static bool put_back(struct vstate *st, const struct ho_plan *plan, int mem)
 	return true;
 }
 
-/* The link is ours: install it and go on.  link: our end, consumed here. */
+/* The link is ours: give it the stream and the program.  link is consumed. */
 static void adopt(struct mend *m, int link, bool syn, const struct ho_plan *plan, int mem)
 {
 	struct vsock *v = m->v;
@@ -359,18 +378,20 @@ static void adopt(struct mend *m, int link, bool syn, const struct ho_plan *plan
 	shlock_take(&st->tx, -1, false);
 	if (!put_back(st, plan, mem)) {
 		shlock_drop(&st->tx);
+		helper_close(link);
 		give_up(m, REASON_GAP, ECONNRESET);
 		return;
 	}
-	swap(v, link);
-	st->link_ino = sys_sock_ino(fd_of(m));
+	if (own_fd(m) >= 0)
+		link_copy_options(m->own, link);
+	drop_own(m);
+	m->own = link;
+	st->link_ino = sys_sock_ino(link);
 	st->link_syn = syn;
 	st->link_tx = plan->resend_from;
 	st->link_rx = st->ho.rx_off;
 	st->tx_sent = plan->resend_from;
 	atomic_store(&st->trim_limit, ho_trim_limit(&st->ho));
-	atomic_fetch_add(&st->gen, 1);
-	atomic_store(&v->gen, atomic_load(&st->gen));
 	atomic_store(&st->pending_err, 0);
 	resent = st->replay.end - plan->resend_from;
 	stall = sys_now_ns() - st->broke_ns;
@@ -378,22 +399,22 @@ static void adopt(struct mend *m, int link, bool syn, const struct ho_plan *plan
 	st->resent += resent;
 	st->stall_ns += stall;
 	if (st->shut_rd)
-		sys_shutdown(fd_of(m), SHUT_RD);
-	vs_phase(st, PH_UNSENT, PH_MEND);
-	vs_flush_locked(v, fd_of(m));
+		sys_shutdown(link, SHUT_RD);
+	vs_phase_next(st, PH_UNSENT, PH_MEND);
+	vs_flush_locked(v, link);
 	shlock_drop(&st->tx);
 	vs_log_id(v, id);
-	log_info("%s resumed gen=%llu resent=%llu stall_us=%llu", id,
-		 (unsigned long long)atomic_load(&st->gen), (unsigned long long)resent,
-		 (unsigned long long)stall / 1000);
-	ep_attach(v);
+	log_info("%s resumed gen=%u resent=%llu stall_us=%llu", id, vs_gen(st),
+		 (unsigned long long)resent, (unsigned long long)stall / 1000);
 	rest(m);
 	drop_lead(m);
+	/* After the phase: what the program hears from the new socket it may act upon. */
+	tell(m, link);
 	if (atomic_load(&st->phase) & PH_UNSENT) {
 		m->state = M_FLUSH;
 		m->due = sys_now_ns() + 100 * MS;
-		helper_watch(v, fd_of(m));
-	} else if (v->orphan_fd >= 0) {
+		helper_watch(v, link);
+	} else if (v->orphan) {
 		helper_want(v, WANT_FLUSH);
 	}
 }
@@ -407,12 +428,12 @@ static int unread_memfd(struct mend *m)
 
 	if (!m->nunread)
 		return -1;
-	fd = fdtab_hide(sys_memfd("roam-unread", m->nunread));
+	fd = helper_keep(sys_memfd("roam-unread", m->nunread));
 	if (fd < 0)
 		return -1;
 	p = sys_map_shared(fd, m->nunread);
 	if (!p) {
-		fdtab_close_hidden(fd);
+		helper_close(fd);
 		return -1;
 	}
 	memcpy(p, m->unread, m->nunread);
@@ -438,7 +459,7 @@ static void on_answer(struct chan *c, const uint8_t *buf, size_t n, int *fds, in
 		    sys_now_ns() - m->since < GRACE_NS)
 			again(m, 10 * MS);
 		else
-			give_up(m, REASON_GONE, ECONNRESET);
+			give_up(m, REASON_GONE, 0);
 		return;
 	}
 	if (we != WIRE_OK) {
@@ -454,7 +475,6 @@ static void on_answer(struct chan *c, const uint8_t *buf, size_t n, int *fds, in
 		m->cand = -1;
 		chan_send(c, &out, st->ho.key, NULL, 0);
 		adopt(m, link, true, &plan, nfds ? fds[0] : -1);
-		fdtab_close_hidden(link);
 		break;
 	}
 	case HO_RETRY:
@@ -494,10 +514,10 @@ static void ask(struct mend *m)
 		again(m, 0);
 		return;
 	}
-	m->cand = fdtab_hide(pair[0]);
-	pair[1] = fdtab_hide(pair[1]);
+	m->cand = helper_keep(pair[0]);
+	pair[1] = helper_keep(pair[1]);
 	if (!ho_ask(&st->ho, nonce, st->replay.end, false, &out)) {
-		fdtab_close_hidden(pair[1]);
+		helper_close(pair[1]);
 		again(m, 2 * MS);
 		return;
 	}
@@ -508,8 +528,8 @@ static void ask(struct mend *m)
 			fds[nfds++] = mem;
 	}
 	r = m->cand < 0 || pair[1] < 0 || (m->nunread && mem < 0) ? -1 : chan_send(m->chan, &out, st->ho.key, fds, nfds);
-	fdtab_close_hidden(pair[1]);
-	fdtab_close_hidden(mem);
+	helper_close(pair[1]);
+	helper_close(mem);
 	if (r < 0) {
 		ho_ask_failed(&st->ho);
 		again(m, 0);
@@ -548,7 +568,7 @@ static void dial(struct mend *m)
 	}
 	m->chan = chan_open(fd, now + ASK_NS, m->v);
 	if (!m->chan) {
-		fdtab_close_hidden(fd);
+		helper_close(fd);
 		again(m, 0);
 		return;
 	}
@@ -625,7 +645,7 @@ static void answer(struct mend *m)
 		}
 		/* If this is not delivered the link breaks, and we mend again. */
 		chan_send(m->in_chan, &out, st->ho.key, &mem, mem >= 0);
-		fdtab_close_hidden(mem);
+		helper_close(mem);
 		m->in_chan->on_msg = on_confirm;
 		m->in_chan->on_end = on_confirm_end;
 		m->in_chan->due = sys_now_ns() + ASK_NS;
@@ -639,8 +659,7 @@ static void answer(struct mend *m)
 		m->in_link = -1;
 		m->in_len = 0;
 		adopt(m, link, false, &plan, m->in_mem);
-		fdtab_close_hidden(link);
-		fdtab_close_hidden(m->in_mem);
+		helper_close(m->in_mem);
 		m->in_mem = -1;
 		return;
 	case HO_OVER:
@@ -673,12 +692,13 @@ static void say_no(struct chan *c, const struct msg *m, struct vstate *st, uint3
 	chan_close(c);
 }
 
-static struct vsock *live_by_gid(const uint8_t *gid)
+/* A request speaks to the other role, a sharer to its own. */
+static struct vsock *live_by_gid(const uint8_t *gid, enum ho_role role)
 {
 	struct vsock *v;
 
 	shlock_take(&vs_fds_lock, -1, false);
-	v = vs_by_gid(gid);
+	v = vs_by_gid(gid, role);
 	shlock_drop(&vs_fds_lock);
 	return v;
 }
@@ -711,7 +731,7 @@ static void in_more(struct chan *c, const uint8_t *buf, size_t n, int *fds, int 
 void mend_request(struct chan *c, const struct msg *req, const uint8_t *buf, size_t n,
 		  int *fds, int nfds)
 {
-	struct vsock *v = live_by_gid(req->gid);
+	struct vsock *v = live_by_gid(req->gid, req->flags & MSGF_ACCEPTOR ? HO_OPENER : HO_ACCEPTOR);
 	struct vstate *st = v ? atomic_load(&v->st) : NULL;
 	struct msg checked;
 	struct mend *m;
@@ -758,24 +778,27 @@ void mend_request(struct chan *c, const struct msg *req, const uint8_t *buf, siz
 
 void mend_pull(struct chan *c, const struct msg *req, const uint8_t *buf, size_t n)
 {
-	struct vsock *v = live_by_gid(req->gid);
+	struct vsock *v = live_by_gid(req->gid, req->flags & MSGF_ACCEPTOR ? HO_ACCEPTOR : HO_OPENER);
 	struct vstate *st = v ? atomic_load(&v->st) : NULL;
-	struct msg m, out = { .type = MSG_LINK, .nonce = req->nonce };
+	struct msg m, out = { .type = MSG_LINK, .nonce = req->nonce, .flags = req->flags };
+	struct mend *d;
 	int fd;
 
 	if (!st || wire_decode(&m, st->ho.key, buf, n) != WIRE_OK) {
 		say_refuse(c, req, REASON_GONE);
 		return;
 	}
-	if (atomic_load(&v->gen) < m.gen || atomic_load(&st->phase) & PH_MEND) {
+	d = mend_of(v);
+	fd = d ? own_fd(d) : -1;
+	if (fd < 0 || vs_gen(st) < m.gen || atomic_load(&st->phase) & PH_MEND) {
 		say_no(c, req, st, REASON_BUSY);
 		return;
 	}
-	fd = atomic_load(&v->fd);
-	out.gen = atomic_load(&v->gen);
+	out.gen = vs_gen(st);
 	memcpy(out.gid, req->gid, WIRE_GID);
 	chan_send(c, &out, st->ho.key, &fd, 1);
 	chan_close(c);
+	settle(d);
 }
 
 static void on_link(struct chan *c, const uint8_t *buf, size_t n, int *fds, int nfds)
@@ -787,13 +810,9 @@ static void on_link(struct chan *c, const uint8_t *buf, size_t n, int *fds, int 
 	if (!m || m->chan != c)
 		return;
 	if (wire_decode(&in, st->ho.key, buf, n) == WIRE_OK && in.type == MSG_LINK && nfds == 1 &&
-	    in.gen == atomic_load(&st->gen)) {
-		swap(c->v, fds[0]);
-		atomic_store(&c->v->gen, in.gen);
-		vs_phase(st, 0, 0);
-		ep_attach(c->v);
-		rest(m);
-		return;
+	    in.gen == vs_gen(st)) {
+		if (helper_tell(c->v, fds[0], (uint32_t)in.gen))
+			m->told = (uint32_t)in.gen;
 	}
 	drop_ask(m);
 	m->due = sys_now_ns() + 5 * MS;
@@ -814,13 +833,13 @@ static void follow(struct mend *m)
 	struct vstate *st = state_of(m);
 	struct pair_side *side = &m->v->pair->side[st->ho.role];
 	uint32_t ph = atomic_load(&st->phase), me = (uint32_t)sys_getpid();
-	struct msg out = { .type = MSG_PULL };
+	struct msg out = { .type = MSG_PULL, .flags = st->ho.role == HO_ACCEPTOR ? MSGF_ACCEPTOR : 0 };
 	int i, fd = -1;
 
 	m->due = sys_now_ns() + 2 * MS;
-	if (ph & PH_NOREP) {
-		ep_attach(m->v);
+	if (ph & PH_NOREP || !vs_mending(m->v)) {
 		rest(m);
+		tell(m, -1);
 		return;
 	}
 	if (ph & PH_MEND) {
@@ -830,9 +849,9 @@ static void follow(struct mend *m)
 		}
 		return;
 	}
-	if (atomic_load(&m->v->gen) == atomic_load(&st->gen)) {
-		ep_attach(m->v);
-		rest(m);
+	/* Passed on: the program's threads install it when they come by. */
+	if (m->told == vs_gen(st)) {
+		m->due = sys_now_ns() + 50 * MS;
 		return;
 	}
 	/* Nobody of this process may sleep on the old socket when it is exchanged. */
@@ -852,12 +871,12 @@ static void follow(struct mend *m)
 	}
 	m->chan = chan_open(fd, sys_now_ns() + ASK_NS, m->v);
 	if (!m->chan) {
-		fdtab_close_hidden(fd);
+		helper_close(fd);
 		return;
 	}
 	m->chan->on_msg = on_link;
 	m->chan->on_end = on_link_end;
-	out.gen = atomic_load(&st->gen);
+	out.gen = vs_gen(st);
 	memcpy(out.gid, st->ho.gid, WIRE_GID);
 	chan_send(m->chan, &out, st->ho.key, NULL, 0);
 }
@@ -891,36 +910,50 @@ static void flush(struct mend *m)
 {
 	struct vsock *v = m->v;
 	struct vstate *st = state_of(m);
+	uint32_t ph = atomic_load(&st->phase);
 
-	if (atomic_load(&st->phase) & PH_MEND && !(atomic_load(&st->phase) & PH_NOREP))
+	if (ph & PH_MEND && !(ph & PH_NOREP))
 		return;
-	if (atomic_load(&st->phase) & PH_UNSENT && !(atomic_load(&st->phase) & PH_NOREP)) {
-		if (shlock_take(&st->tx, MS, false) == SHLOCK_OK) {
-			vs_flush_locked(v, fd_of(m));
+	if (ph & PH_UNSENT && !(ph & PH_NOREP)) {
+		int fd = own_fd(m);
+
+		if (fd >= 0 && shlock_take(&st->tx, MS, false) == SHLOCK_OK) {
+			vs_flush_locked(v, fd);
 			shlock_drop(&st->tx);
 		}
 		if (atomic_load(&st->phase) & PH_UNSENT) {
 			m->state = M_FLUSH;
 			m->due = sys_now_ns() + 100 * MS;
-			if (link_dead(fd_of(m)))
+			if (fd < 0 || link_dead(fd))
 				vs_break(v, ECONNRESET, "reset");
 			else
-				helper_watch(v, fd_of(m));
+				helper_watch(v, fd);
 			return;
 		}
 	}
 	m->state = M_IDLE;
 	m->due = 0;
-	if (v->orphan_fd >= 0) {
-		int fd = v->orphan_fd;
-
+	if (m->untold)
+		tell(m, m->own);
+	settle(m);
+	if (v->orphan) {
 		/* Closed by the application long ago, delivered now. */
 		shlock_take(&vs_fds_lock, -1, false);
-		v->orphan_fd = -1;
+		v->orphan = false;
 		vs_end(v);
 		shlock_drop(&vs_fds_lock);
-		fdtab_close_hidden(fd);
+		drop_own(m);
 	}
+}
+
+void mend_given(struct vsock *v, int fd)
+{
+	struct mend *m = mend_of(v);
+
+	if (m && m->own < 0)
+		m->own = fd;
+	else
+		helper_close(fd);
 }
 
 void mend_poke(struct vsock *v)
@@ -933,7 +966,8 @@ void mend_poke(struct vsock *v)
 		return;
 	ph = atomic_load(&st->phase);
 	mend_proc_add(v);
-	if (!(ph & PH_MEND) && atomic_load(&v->gen) == atomic_load(&st->gen)) {
+	if (!(ph & PH_MEND) && (!vs_mending(v) || m->own >= 0)) {
+		/* Up; perhaps not yet installed, but that is for the program's threads. */
 		if (m->state == M_IDLE || m->state == M_FLUSH)
 			flush(m);
 		return;
@@ -979,6 +1013,9 @@ static void step(struct mend *m)
 		follow(m);
 		break;
 	default:
+		if (m->untold)
+			tell(m, m->own);
+		settle(m);
 		break;
 	}
 }
@@ -1011,6 +1048,7 @@ void mend_forget(struct vsock *v)
 	drop_ask(m);
 	drop_unread(m);
 	drop_kept(m);
+	drop_own(m);
 	v->mend = NULL;
 	free(m);
 }

@@ -11,6 +11,7 @@ void mend_request(struct chan *c, const struct msg *m, const uint8_t *buf, size_
 void mend_pull(struct chan *c, const struct msg *m, const uint8_t *buf, size_t n);
 /* Does what is due; the time of the next thing to do, 0 none. */
 uint64_t mend_timers(uint64_t now);
+void mend_given(struct vsock *v, int fd);	/* closed by the program, bytes to deliver */
 void mend_forget(struct vsock *v);
 void mend_proc_add(struct vsock *v);		/* tells the peer that this process speaks for the end */
 void mend_fork_child(void);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/close_range.h>
 #include <linux/futex.h>
 #include <linux/sockios.h>
 #include <linux/time_types.h>
@@ -313,6 +314,26 @@ int sys_peer_uid(int fd, unsigned int *uid)
 int sys_eventfd(void)
 {
 	return eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+}
+
+int sys_socketpair(int fd[2])
+{
+	return socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fd);
+}
+
+int sys_pidfd_self(void)
+{
+	return (int)raw(SYS_pidfd_open, sys_getpid(), 0, 0, 0, 0, 0);
+}
+
+int sys_pidfd_getfd(int pidfd, int fd)
+{
+	return (int)raw(SYS_pidfd_getfd, pidfd, fd, 0, 0, 0, 0);
+}
+
+int sys_unshare_fds(unsigned int first, unsigned int last)
+{
+	return __real_close_range(first, last, CLOSE_RANGE_UNSHARE);
 }
 
 int sys_seqpacket(void)

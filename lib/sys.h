@@ -56,6 +56,10 @@ int sys_send_fds(int fd, const void *buf, size_t n, const int *fds, int nfds);
 ssize_t sys_recv_fds(int fd, void *buf, size_t n, int *fds, int *nfds);
 int sys_peer_uid(int fd, unsigned int *uid);
 int sys_eventfd(void);
+int sys_socketpair(int fd[2]);			/* seqpacket, non-blocking */
+int sys_pidfd_self(void);
+int sys_pidfd_getfd(int pidfd, int fd);
+int sys_unshare_fds(unsigned int first, unsigned int last);	/* leave the shared table, close a range */
 int sys_seqpacket(void);
 uint64_t sys_sock_ino(int fd);			/* inode, 0 when it is no socket */
 

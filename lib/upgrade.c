@@ -74,14 +74,17 @@ static uint32_t go_live(struct vsock *v, enum ho_role role, const uint8_t *gid,
 			const uint8_t *key, struct pair *pair)
 {
 	uint32_t r = REASON_BUSY, birth = atomic_load(&v->birth);
-	int i;
+	int i, fd;
 
 	for (i = 0; i < 5; i++) {
 		if (!switch_begin(v))
 			continue;
 		shlock_take(&vs_fds_lock, -1, false);
-		r = atomic_load(&v->birth) == birth && atomic_load(&v->nfd) ?
-			(uint32_t)vs_go_live(v, role, gid, key, pair) : REASON_CLOSED;
+		fd = helper_borrow(atomic_load(&v->fd));
+		r = fd < 0 ? REASON_MEMORY : REASON_CLOSED;
+		if (fd >= 0 && atomic_load(&v->birth) == birth && atomic_load(&v->nfd))
+			r = (uint32_t)vs_go_live(v, fd, role, gid, key, pair);
+		helper_close(fd);
 		shlock_drop(&vs_fds_lock);
 		if (!r)
 			return 0;
@@ -134,7 +137,6 @@ void upgrade_hello(struct chan *c, const struct msg *m)
 	struct vsock *v = *slot_of(m->nonce);
 	struct msg w = { .type = MSG_WELCOME, .nonce = m->nonce };
 	struct pair *pair;
-	struct tuple t;
 	uint32_t r;
 	int fd;
 
@@ -142,11 +144,11 @@ void upgrade_hello(struct chan *c, const struct msg *m)
 		refuse(c, m->nonce, REASON_GONE);
 		return;
 	}
-	if (m->netns != sys_netns() || !meet_tuple(v, atomic_load(&v->fd), &t) || !same_tuple(m, &t)) {
+	if (m->netns != sys_netns() || !same_tuple(m, &v->tuple)) {
 		refuse(c, m->nonce, REASON_TUPLE);
 		return;
 	}
-	fd = fdtab_hide(sys_memfd("roam-pair", PAIR_SIZE));
+	fd = helper_keep(sys_memfd("roam-pair", PAIR_SIZE));
 	pair = fd < 0 ? NULL : sys_map_shared(fd, PAIR_SIZE);
 	if (!pair || sys_random(w.gid, WIRE_GID) < 0 || sys_random(w.key, WIRE_KEY) < 0) {
 		r = REASON_MEMORY;
@@ -164,14 +166,14 @@ void upgrade_hello(struct chan *c, const struct msg *m)
 	w.pid = (uint32_t)sys_getpid();
 	w.start = helper_start_time();
 	chan_send(c, &w, NULL, &fd, 1);
-	fdtab_close_hidden(fd);
+	helper_close(fd);
 	log_live(v);
 	chan_close(c);
 	return;
 fail:
 	if (pair)
 		sys_unmap(pair, PAIR_SIZE);
-	fdtab_close_hidden(fd);
+	helper_close(fd);
 	refuse(c, m->nonce, r);
 	/* A busy sender is worth another try; the offer stays. */
 	if (r != REASON_BUSY && r != REASON_COUNT) {
@@ -227,12 +229,11 @@ static void hello_end(struct chan *c)
 void upgrade_dial(struct vsock *v)
 {
 	struct msg m = { .type = MSG_HELLO };
+	const struct tuple *t = &v->tuple;
 	struct chan *c;
-	struct tuple t;
 	int fd;
 
-	if (atomic_load(&v->mode) != VS_PLAIN || !meet_offer(v, &m.pid, &m.start, &m.nonce) ||
-	    !meet_tuple(v, atomic_load(&v->fd), &t)) {
+	if (atomic_load(&v->mode) != VS_PLAIN || !meet_offer(v, &m.pid, &m.start, &m.nonce)) {
 		try_later(v);
 		return;
 	}
@@ -247,18 +248,18 @@ void upgrade_dial(struct vsock *v)
 	}
 	c = chan_open(fd, sys_now_ns() + HELLO_NS, v);
 	if (!c) {
-		fdtab_close_hidden(fd);
+		helper_close(fd);
 		try_later(v);
 		return;
 	}
 	c->on_msg = on_welcome;
 	c->on_end = hello_end;
 	m.netns = sys_netns();
-	m.family = t.family;
-	m.oport = t.oport;
-	m.aport = t.aport;
-	memcpy(m.oaddr, t.oaddr, 16);
-	memcpy(m.aaddr, t.aaddr, 16);
+	m.family = t->family;
+	m.oport = t->oport;
+	m.aport = t->aport;
+	memcpy(m.oaddr, t->oaddr, 16);
+	memcpy(m.aaddr, t->aaddr, 16);
 	m.pid = (uint32_t)sys_getpid();
 	m.start = helper_start_time();
 	if (chan_send(c, &m, NULL, NULL, 0) < 0) {

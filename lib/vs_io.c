@@ -63,8 +63,8 @@ static bool judge_rx(struct vsock *v, int fd, ssize_t r, int err)
 	ph = atomic_load(&st->phase);
 	if (ph & PH_NOREP || atomic_load(&st->judged))
 		return false;
-	if (ph & PH_MEND || atomic_load(&v->gen) != atomic_load(&st->gen)) {
-		vs_break(v, r == 0 ? 0 : err, "sibling");
+	if (vs_mending(v)) {
+		vs_break(v, r == 0 ? 0 : err, NULL);
 		return true;
 	}
 	shlock_take(&st->mx, -1, false);
@@ -104,9 +104,9 @@ void vs_break(struct vsock *v, int err, const char *why)
 	for (;;) {
 		if (ph & PH_NOREP)
 			return;
-		if (ph & PH_MEND)
+		if (ph & PH_MEND || !why)
 			break;
-		if (atomic_compare_exchange_weak(&st->phase, &ph, (ph | PH_MEND) + PH_STEP)) {
+		if (atomic_compare_exchange_weak(&st->phase, &ph, ph | PH_MEND)) {
 			int zero = 0;
 
 			if (err)
@@ -117,7 +117,9 @@ void vs_break(struct vsock *v, int err, const char *why)
 			break;
 		}
 	}
-	ep_detach(v);
+	/* The helper's descriptors are not the program's: whoever wakes up next detaches. */
+	if (!roam_in_helper)
+		ep_detach(v);
 	helper_want(v, WANT_MEND);
 }
 
@@ -125,6 +127,7 @@ bool vs_ready_trouble(struct vsock *v, uint32_t events)
 {
 	struct vstate *st = atomic_load(&v->st);
 	int fd = atomic_load(&v->fd);
+	struct pollfd p;
 	uint32_t ph;
 	bool end;
 
@@ -133,10 +136,16 @@ bool vs_ready_trouble(struct vsock *v, uint32_t events)
 	ph = atomic_load(&st->phase);
 	if (ph & PH_NOREP || atomic_load(&st->judged))
 		return false;
-	if (ph & PH_MEND || atomic_load(&v->gen) != atomic_load(&st->gen)) {
-		vs_break(v, 0, "sibling");
+	vs_install();
+	if (vs_mending(v)) {
+		vs_break(v, 0, NULL);
 		return true;
 	}
+	/* Told by a socket that has been exchanged since? */
+	p = (struct pollfd){ fd, POLLIN | POLLRDHUP, 0 };
+	if (sys_poll(&p, 1, 0) <= 0 || !(p.revents & (POLLERR | POLLHUP | POLLRDHUP)))
+		return true;
+	events = (uint32_t)p.revents;
 	shlock_take(&st->mx, -1, false);
 	end = peer_closed(v, st);
 	/* Only our side's or the peer's announced end shows as HUP or RDHUP without an error. */
@@ -150,7 +159,7 @@ bool vs_ready_trouble(struct vsock *v, uint32_t events)
 	return true;
 }
 
-int vs_wait_mend(struct vsock *v, uint64_t deadline_ns, bool follow)
+int vs_wait_mend(struct vsock *v, uint64_t deadline_ns, bool installed)
 {
 	struct vstate *st = atomic_load(&v->st);
 
@@ -161,10 +170,14 @@ int vs_wait_mend(struct vsock *v, uint64_t deadline_ns, bool follow)
 
 		if (ph & PH_NOREP)
 			return 0;
-		if (!(ph & PH_MEND) && (!follow || atomic_load(&v->gen) == atomic_load(&st->gen)))
-			return 0;
-		if (!(ph & PH_MEND))
-			left = 1000000;
+		if (!(ph & PH_MEND)) {
+			vs_install();
+			if (!installed || !vs_mending(v))
+				return 0;
+			/* On its way to us; a sharer asks the process that made it. */
+			helper_want(v, WANT_MEND);
+			left = 200000;
+		}
 		if (deadline_ns) {
 			int64_t l = (int64_t)(deadline_ns - sys_now_ns());
 
@@ -311,7 +324,7 @@ static ssize_t rx_call(struct vsock *v, int fd, struct io_op *op, size_t done, i
 	_Atomic uint64_t *c = vs_rx_enter(v);
 	ssize_t r = IO_NOCALL;
 
-	if (vs_rx_fast(v) || (atomic_load(atomic_load(&v->phasep)) & PH_NOREP))
+	if (!vs_mending(v))
 		r = rx_kernel(fd, op, done, extra);
 	vs_rx_took(c, vs_rx_consumed(r, op->flags));
 	return r;
@@ -380,6 +393,11 @@ ssize_t vs_rx_post(struct vsock *v, int fd, struct io_op op, ssize_t r)
 			}
 		}
 		/* The link is being mended. */
+		vs_install();
+		if (!vs_mending(v)) {
+			r = rx_call(v, fd, &op, done, 0);
+			continue;
+		}
 		if (nonblocking(fd, op.flags)) {
 			errno = EAGAIN;
 			return done ? (ssize_t)done : -1;
@@ -615,11 +633,13 @@ static ssize_t send_slow(struct vsock *v, int fd, const struct io_op *op, size_t
 	uint64_t end = nb ? 0 : deadline(fd, SO_SNDTIMEO);
 
 	for (;;) {
-		enum shlock_result lr = shlock_take(&st->tx, nb ? 1000000 : -1, true);
+		enum shlock_result lr;
 		uint32_t ph;
 		ssize_t r;
 		int e = 0;
 
+		vs_install();
+		lr = shlock_take(&st->tx, nb ? 1000000 : -1, true);
 		if (lr == SHLOCK_INTR || lr == SHLOCK_BUSY || lr == SHLOCK_SELF) {
 			errno = lr == SHLOCK_INTR ? EINTR : EAGAIN;
 			return done ? (ssize_t)done : -1;
@@ -632,15 +652,17 @@ static ssize_t send_slow(struct vsock *v, int fd, const struct io_op *op, size_t
 				return (ssize_t)done + r;
 			return broken_pipe(v, op, done, errno);
 		}
-		if (ph & PH_UNSENT && !(ph & PH_MEND))
+		if (ph & PH_UNSENT && !vs_mending(v))
 			vs_flush_locked(v, fd);
 		ph = atomic_load(&st->phase);
 		if (st->shut_wr) {
 			shlock_drop(&st->tx);
 			return broken_pipe(v, op, done, EPIPE);
 		}
-		if (ph & PH_MEND) {
-			done += append_down(st, op, done);
+		if (vs_mending(v)) {
+			/* A link that is up but not ours yet takes what the helper gave it, no more. */
+			if (ph & PH_MEND)
+				done += append_down(st, op, done);
 			shlock_drop(&st->tx);
 			if (done == op_want(op))
 				return (ssize_t)done;
@@ -648,7 +670,7 @@ static ssize_t send_slow(struct vsock *v, int fd, const struct io_op *op, size_t
 				errno = EAGAIN;
 				return done ? (ssize_t)done : -1;
 			}
-			e = vs_wait_mend(v, end, false);
+			e = vs_wait_mend(v, end, true);
 		} else if (ph & PH_UNSENT) {
 			shlock_drop(&st->tx);
 			if (nb) {
@@ -702,7 +724,8 @@ ssize_t vs_send_live(struct vsock *v, int fd, struct io_op op_)
 		}
 		return send_slow(v, fd, op, 0);
 	}
-	if (unlikely(atomic_load_explicit(&st->phase, memory_order_acquire) & PH_TX_SLOW)) {
+	if (unlikely(atomic_load_explicit(&st->phase, memory_order_acquire) !=
+		     atomic_load_explicit(&v->phase_ok, memory_order_relaxed))) {
 		shlock_drop(&st->tx);
 		return send_slow(v, fd, op, 0);
 	}
@@ -746,6 +769,15 @@ uint64_t vs_unsent(struct vsock *v)
 	return n;
 }
 
+void vs_install_all(void)
+{
+	int e = errno;
+
+	if (!roam_vfork_child)
+		helper_install();
+	errno = e;
+}
+
 int vs_shutdown(struct vsock *v, int fd, int how)
 {
 	struct vstate *st = atomic_load(&v->st);
@@ -768,10 +800,12 @@ int vs_shutdown(struct vsock *v, int fd, int how)
 	atomic_store(&v->pair->side[st->ho.role].fin, st->replay.end);
 	ph = atomic_load(&st->phase);
 	/* While the link is mended the FIN follows the last byte (vs_flush_locked). */
-	if (!(ph & (PH_MEND | PH_UNSENT)) || ph & PH_NOREP)
+	if (!(ph & (PH_MEND | PH_UNSENT)) || ph & PH_NOREP) {
+		vs_install();
 		r = sys_shutdown(fd, how);
-	else if (how == SHUT_RDWR)
+	} else if (how == SHUT_RDWR) {
 		sys_shutdown(fd, SHUT_RD);
+	}
 	shlock_drop(&st->tx);
 	return r;
 }

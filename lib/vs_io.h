@@ -53,8 +53,9 @@ static inline void vs_rx_took(_Atomic uint64_t *c, ssize_t r)
 
 static inline bool vs_rx_fast(struct vsock *v)
 {
-	return likely(!(atomic_load_explicit(atomic_load_explicit(&v->phasep, memory_order_relaxed),
-					     memory_order_acquire) & PH_RX_SLOW));
+	return likely(atomic_load_explicit(atomic_load_explicit(&v->phasep, memory_order_acquire),
+					   memory_order_acquire) ==
+		      atomic_load_explicit(&v->phase_ok, memory_order_relaxed));
 }
 
 void vs_try_meet(struct vsock *v);
@@ -119,10 +120,23 @@ static inline void vs_tx_leave_plain(struct vsock *v, ssize_t r)
  * live socket.  True: the link is broken and being mended; tell nobody.
  */
 bool vs_ready_trouble(struct vsock *v, uint32_t events);
+/*
+ * Puts new links that the helper has made under this process's descriptors.
+ * Cheap when there are none.  Called by the application's threads only.
+ */
+extern _Atomic uint32_t vs_to_install;
+void vs_install_all(void);
+
+static inline void vs_install(void)
+{
+	if (unlikely(atomic_load_explicit(&vs_to_install, memory_order_acquire)))
+		vs_install_all();
+}
+
 /* The link is broken; err is what the kernel said, 0 for an end of stream. */
 void vs_break(struct vsock *v, int err, const char *why);
 /* Waits until the link is no longer being mended; 0, or an errno (EINTR, EAGAIN on time-out). */
-int vs_wait_mend(struct vsock *v, uint64_t deadline_ns, bool follow);
+int vs_wait_mend(struct vsock *v, uint64_t deadline_ns, bool installed);
 /* Gives the kernel what a new link has not taken yet; the tx lock is held. */
 void vs_flush_locked(struct vsock *v, int fd);
 /* Drops what the peer's kernel has acknowledged; the tx lock is held. */

@@ -28,17 +28,11 @@ static bool valid(const struct timespec *t)
 }
 
 /* Is this a live socket whose link is being mended? */
-static struct vsock *mending(int fd)
+static bool mending(int fd)
 {
 	struct vsock *v = fd < 0 ? NULL : fdtab_vsock(fd);
-	struct vstate *st;
 
-	if (!v || !vs_live(v))
-		return NULL;
-	st = atomic_load(&v->st);
-	if (!st || atomic_load(&st->phase) & PH_NOREP)
-		return NULL;
-	return atomic_load(&st->phase) & PH_MEND || atomic_load(&v->gen) != atomic_load(&st->gen) ? v : NULL;
+	return v && vs_live(v) && vs_mending(v);
 }
 
 /*
@@ -111,7 +105,7 @@ static int enter(struct held *h, const struct pollfd *fds, nfds_t n)
 		}
 		atomic_fetch_add(&v->pollers, 1);
 		h->v[h->n++] = v;
-		if (unlikely(mending(fds[i].fd) != NULL)) {
+		if (unlikely(mending(fds[i].fd))) {
 			leave(h);
 			return 0;
 		}
@@ -161,7 +155,10 @@ int vs_poll(struct pollfd *fds, nfds_t n, const struct timespec *tmo, const sigs
 	for (;;) {
 		struct timespec t = { 0, 0 };
 		bool kept = false, over = false;
-		int in = enter(&h, fds, n);
+		int in;
+
+		vs_install();
+		in = enter(&h, fds, n);
 
 		if (tmo) {
 			t = end ? left(end) : t;
@@ -260,7 +257,8 @@ int vs_epoll(int ep, struct epoll_event *ev, int max, const struct timespec *tmo
 	uint64_t end = 0;
 	int r;
 
-	if (!s || !atomic_load_explicit(&vs_live_count, memory_order_relaxed) || (tmo && !valid(tmo)))
+	if (!s || (tmo && !valid(tmo)) ||
+	    (!atomic_load_explicit(&vs_live_count, memory_order_relaxed) && !ep_tainted(s)))
 		return sys_epoll_pwait2(ep, ev, max, tmo, mask);
 	if (tmo && (tmo->tv_sec || tmo->tv_nsec))
 		end = until(tmo);
@@ -268,6 +266,7 @@ int vs_epoll(int ep, struct epoll_event *ev, int max, const struct timespec *tmo
 		struct timespec l;
 		int k;
 
+		vs_install();
 		if (end)
 			l = left(end);
 		r = sys_epoll_pwait2(ep, ev, max, end ? &l : tmo, mask);

@@ -5,6 +5,7 @@
 #include "log.h"
 #include "meet.h"
 #include "sys.h"
+#include "vs_io.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -105,7 +106,8 @@ struct vsock *vs_new(int fd, int family, enum vs_kind kind)
 	atomic_store(&v->nfd, 1);
 	atomic_store(&v->fd, fd);
 	v->slot = -1;
-	atomic_store(&v->gen, 1);
+	atomic_store(&v->phase_ok, 0);
+	v->tuple.family = 0;
 	v->pair = NULL;
 	v->regs = NULL;
 	v->index = i;
@@ -113,7 +115,7 @@ struct vsock *vs_new(int fd, int family, enum vs_kind kind)
 	v->offer_nonce = 0;
 	atomic_store(&v->want, 0);
 	v->mend = NULL;
-	v->orphan_fd = -1;
+	v->orphan = false;
 	atomic_store(&v->mode, VS_PLAIN);
 	fdtab_set(fd, (uintptr_t)v);
 	return v;
@@ -141,7 +143,16 @@ void vs_phase(struct vstate *st, uint32_t set, uint32_t clear)
 {
 	uint32_t p = atomic_load(&st->phase);
 
-	while (!atomic_compare_exchange_weak(&st->phase, &p, ((p & ~clear) | set) + PH_STEP))
+	while (!atomic_compare_exchange_weak(&st->phase, &p, (p & ~clear) | set))
+		;
+	sys_futex_wake(&st->phase, INT32_MAX);
+}
+
+void vs_phase_next(struct vstate *st, uint32_t set, uint32_t clear)
+{
+	uint32_t p = atomic_load(&st->phase);
+
+	while (!atomic_compare_exchange_weak(&st->phase, &p, ((p & ~clear) | set) + PH_GEN))
 		;
 	sys_futex_wake(&st->phase, INT32_MAX);
 }
@@ -225,6 +236,7 @@ static struct vstate *state_new(void)
 
 	if (nspare) {
 		st = spare[--nspare];
+		st->shut_wr = st->shut_rd = 0;
 		/* The replay memory was given back; the head may be looked at: keep it mapped. */
 		memset((char *)st + offsetof(struct vstate, replay), 0,
 		       sizeof(*st) - offsetof(struct vstate, replay));
@@ -249,20 +261,21 @@ static uint32_t gid_bucket(const uint8_t *gid)
 	return (uint32_t)(gid[0] | gid[1] << 8) % GID_BUCKETS;
 }
 
-struct vsock *vs_by_gid(const uint8_t *gid)
+struct vsock *vs_by_gid(const uint8_t *gid, enum ho_role role)
 {
 	struct vsock *v;
 
+	/* A process can be both ends. */
 	for (v = by_gid[gid_bucket(gid)]; v; v = v->gid_next)
-		if (!memcmp(atomic_load(&v->st)->ho.gid, gid, WIRE_GID))
+		if (atomic_load(&v->st)->ho.role == role &&
+		    !memcmp(atomic_load(&v->st)->ho.gid, gid, WIRE_GID))
 			return v;
 	return NULL;
 }
 
-int vs_go_live(struct vsock *v, enum ho_role role, const uint8_t *gid, const uint8_t *key,
+int vs_go_live(struct vsock *v, int fd, enum ho_role role, const uint8_t *gid, const uint8_t *key,
 	       struct pair *pair)
 {
-	int fd = atomic_load(&v->fd);
 	struct vstate *st;
 	struct link_count c;
 	uint64_t t, seen;
@@ -291,14 +304,15 @@ int vs_go_live(struct vsock *v, enum ho_role role, const uint8_t *gid, const uin
 	st->link_syn = v->role == HO_OPENER;
 	st->rx_base = 0;
 	st->born_ns = sys_now_ns();
-	atomic_store(&st->gen, 1);
+	atomic_store(&st->phase, PH_GEN);
 	ho_init(&st->ho, role, gid, key);
 	atomic_store(&st->trim_limit, UINT64_MAX);
 	atomic_store(&v->st, st);
-	atomic_store(&v->gen, 1);
 	v->pair = pair;
 	atomic_store(&pair->side[role].family, v->family);
 	vs_claim_slot(v);
+	/* Readers inside: the word first, then what it must be, would send them the slow way. */
+	atomic_store(&v->phase_ok, PH_GEN);
 	atomic_store(&v->phasep, &st->phase);
 	b = gid_bucket(gid);
 	v->gid_next = by_gid[b];
@@ -388,11 +402,10 @@ static void last_close(struct vsock *v, int fd)
 	/* Bytes the kernel has not taken go on being delivered after close. */
 	if ((ph & (PH_MEND | PH_UNSENT)) && !(ph & PH_NOREP) && last_sharer(v, st) &&
 	    replay_used(&st->replay)) {
-		v->orphan_fd = fdtab_hide_copy(fd);
-		if (v->orphan_fd >= 0) {
-			vs_announce_fin(v, false);
-			atomic_store(&v->fd, v->orphan_fd);
-			st->shut_wr = 1;
+		vs_announce_fin(v, false);
+		st->shut_wr = 1;
+		if (helper_give(v, fd)) {
+			v->orphan = true;
 			helper_want(v, WANT_FLUSH);
 			return;
 		}
@@ -409,6 +422,7 @@ void vs_forget(int fd)
 
 	if (!v || roam_vfork_child)
 		return;
+	vs_install();
 	/* The helper may be switching it: then it is live in a moment, or plain again. */
 	while ((mode = atomic_load(&v->mode)) == VS_SWITCHING ||
 	       (mode == VS_PLAIN && atomic_load(&v->nfd) == 1 &&
@@ -467,6 +481,7 @@ void vs_reap(struct vsock *v)
 	shlock_take(&vs_fds_lock, -1, false);
 	atomic_store(&v->rxc, &v->rx0);
 	atomic_store(&v->phasep, &no_phase);
+	atomic_store(&v->phase_ok, 0);
 	if (st) {
 		atomic_store(&v->st, NULL);
 		state_drop(st);

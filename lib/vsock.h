@@ -15,7 +15,9 @@
  *	struct pair	memfd, shared with the peer: who to ask, final offsets;
  *			hostile: every field is read once and checked
  *
- * Phases (a word in vstate; 0 = the fast path is right)
+ * Phases (a word in vstate).  The fast path is right when the word equals the
+ * process's own phase_ok: no bit set, and the generation that its descriptors
+ * refer to.
  *	MEND	the link is broken, a new one is being made
  *	UNSENT	the replay buffer holds bytes the new link has not taken yet
  *	NOREP	given up: the kernel's socket is all there is
@@ -36,10 +38,14 @@
 #define PH_MEND		1u
 #define PH_UNSENT	2u
 #define PH_NOREP	4u
-#define PH_BITS		7u
-#define PH_RX_SLOW	(PH_MEND | PH_NOREP)
-#define PH_TX_SLOW	(PH_MEND | PH_UNSENT | PH_NOREP)
-#define PH_STEP		8u	/* the rest of the word counts changes */
+#define PH_BITS		15u
+#define PH_GEN		16u	/* the rest of the word is the link's generation */
+
+struct tuple {			/* a connection's ends, as both sides see them */
+	uint8_t family;		/* 4 or 6; mapped addresses count as 4 */
+	uint16_t oport, aport;
+	uint8_t oaddr[16], aaddr[16];
+};
 
 #define NPROC		8	/* processes that can share one live connection */
 
@@ -83,7 +89,6 @@ struct vstate {
 	_Atomic uint32_t shared;	/* more than one process has had it */
 	_Atomic uint32_t judged;	/* the end of the stream is real */
 	_Atomic uint32_t lead;		/* slot + 1 of the process that mends */
-	_Atomic uint64_t gen;		/* links so far */
 	/* receivers, a line per process */
 	struct { _Alignas(64) struct vslot s; } slot[NPROC];
 	/* below mx */
@@ -136,6 +141,7 @@ struct vsock {
 	/* line 0: what the fast path reads */
 	_Atomic(_Atomic uint64_t *) rxc;	/* receive counter in use */
 	_Atomic(_Atomic uint32_t *) phasep;	/* phase word in use */
+	_Atomic uint32_t phase_ok;		/* what it must be for the fast path */
 	_Atomic(struct vstate *) st;
 	_Atomic uint8_t mode, kind;
 	uint8_t role, family;
@@ -151,17 +157,17 @@ struct vsock {
 	uint32_t index;
 	_Atomic uint32_t birth;			/* counts the connections this memory has stood for */
 	int slot;
-	_Atomic uint64_t gen;			/* link that our descriptors refer to */
 	struct pair *pair;
 	struct epreg *regs;
 	uint32_t marked_pid;			/* listener: who left the marker */
+	struct tuple tuple;			/* once it was looked at for an upgrade */
 	uint64_t offer_nonce;			/* our offer that is out, 0 none */
 	/* the helper's */
 	_Atomic uint32_t want;
 	_Atomic(struct vsock *) qnext;
 	struct vsock *live_next, *live_prev, *gid_next;
 	struct mend *mend;
-	int orphan_fd;
+	bool orphan;				/* closed by the application, not yet delivered */
 };
 
 /* vsock.want */
@@ -181,15 +187,34 @@ void vs_dup(struct vsock *v, int to);
 void vs_forget(int fd);
 /* fd passes out of our sight: foreign from now on, the kernel's socket stays as it is. */
 void vs_abandon(int fd);
-struct vsock *vs_by_gid(const uint8_t *gid);
+struct vsock *vs_by_gid(const uint8_t *gid, enum ho_role role);	/* vs_fds_lock is held */
 /* Counting every visible receive, modulo 2^48. */
 uint64_t vs_rx_count(struct vsock *v);
 bool vs_rx_busy(struct vsock *v);
 void vs_phase(struct vstate *st, uint32_t set, uint32_t clear);	/* and wakes the waiters */
+void vs_phase_next(struct vstate *st, uint32_t set, uint32_t clear);	/* the next link's generation, too */
+
+static inline bool vs_live_now(struct vsock *v)
+{
+	return atomic_load(&v->mode) == VS_LIVE && atomic_load(&v->st);
+}
+
+static inline uint32_t vs_gen(struct vstate *st)
+{
+	return atomic_load(&st->phase) / PH_GEN;
+}
+
+/* Is the link broken, or is the new one not yet under this process's descriptors? */
+static inline bool vs_mending(struct vsock *v)
+{
+	uint32_t p = atomic_load(atomic_load(&v->phasep));
+
+	return !(p & PH_NOREP) && (p & ~PH_UNSENT) != atomic_load(&v->phase_ok);
+}
 void vs_demote(struct vsock *v, uint32_t reason);	/* healthy link: plain from now on */
 void vs_log_id(const struct vsock *v, char out[9]);
 /* Makes it live; the caller has excluded senders (mode SWITCHING). */
-int vs_go_live(struct vsock *v, enum ho_role role, const uint8_t *gid, const uint8_t *key,
+int vs_go_live(struct vsock *v, int fd, enum ho_role role, const uint8_t *gid, const uint8_t *key,
 	       struct pair *pair);
 void vs_end(struct vsock *v);	/* the last descriptor is gone; vs_fds_lock is held */
 void vs_reap(struct vsock *v);

@@ -106,7 +106,7 @@ static const struct names *logged(int fd)
 	struct vsock *v = fdtab_vsock(fd);
 	struct vstate *st = v && vs_live(v) ? atomic_load(&v->st) : NULL;
 
-	return st && (atomic_load(&st->gen) > 1 || atomic_load(&st->phase) & PH_MEND) ? &st->names : NULL;
+	return st && (vs_gen(st) > 1 || atomic_load(&st->phase) & PH_MEND) ? &st->names : NULL;
 }
 
 /* The kernel's getsockname checks the pointers; then its answer is replaced. */

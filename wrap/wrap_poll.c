@@ -99,7 +99,7 @@ int __wrap_epoll_wait(int ep, struct epoll_event *evs, int max, int tmo)
 {
 	struct timespec t;
 
-	if (nobody_live())
+	if (nobody_live() && !ep_any_tainted())
 		return sys_epoll_wait(ep, evs, max, tmo);
 	return vs_epoll(ep, evs, max, ms(tmo, &t), NULL);
 }
@@ -108,7 +108,7 @@ int __wrap_epoll_pwait(int ep, struct epoll_event *evs, int max, int tmo, const 
 {
 	struct timespec t;
 
-	if (nobody_live())
+	if (nobody_live() && !ep_any_tainted())
 		return sys_epoll_pwait(ep, evs, max, tmo, mask);
 	return vs_epoll(ep, evs, max, ms(tmo, &t), mask);
 }

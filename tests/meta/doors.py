@@ -1,0 +1,110 @@
+#!/usr/bin/env python3
+"""doors.py LIBROAM.A: only lib/sys.c may speak to the kernel.
+
+The --wrap flags of a re-linked program rewrite the library's own calls too.
+So every object but sys.c.o may use, from outside the archive, only what is on
+the list below: functions that do not enter the kernel on a descriptor.
+"""
+import collections
+import os
+import re
+import subprocess
+import sys
+
+import lists
+import tap
+
+# Memory, strings, numbers: no descriptor behind them.
+HARMLESS = """
+memcpy memmove memset memcmp memchr strlen strnlen strcmp strncmp strchr strrchr strstr
+strcpy strncpy strspn strcspn strerror strerrorname_np strtol strtoul strtoll strtoull
+stpcpy snprintf vsnprintf vasprintf asprintf sscanf vsscanf
+malloc calloc realloc free abort getenv qsort bsearch
+inet_ntop inet_pton __errno_location
+sigemptyset sigfillset sigaddset sigdelset sigismember
+sodium_.* crypto_.* pthread_.*
+"""
+# What the compiler and the linker add: fortified and renamed forms of the above,
+# thread-local storage, unwinding, sanitizers and coverage.
+COMPILER = r"""
+__(mem|str|stp|sn|vsn|vas|as)\w+_chk __isoc\d+_v?s?scanf __isoc\d+_strto\w+
+_GLOBAL_OFFSET_TABLE_ __tls_get_addr __stack_chk_fail __stack_chk_guard
+__gcc_personality_v0 _Unwind_Resume __register_atfork __sigsetjmp __dso_handle
+__(asan|ubsan|tsan|msan|sancov|sanitizer|llvm|gcov)_\w+ __aarch64_\w+ __atomic_\w+
+__start_\w+ __stop_\w+
+"""
+ALLOWED = re.compile("|".join(f"(?:{w})" for w in (HARMLESS + COMPILER).split()))
+
+
+
+def objects(archive):
+    """source name -> (defined, undefined) symbols."""
+    out = subprocess.run([os.environ.get("NM", "nm"), "-A", archive], check=True,
+                         stdout=subprocess.PIPE, text=True).stdout
+    found = collections.defaultdict(lambda: (set(), set()))
+    for line in out.splitlines():
+        m = re.match(r".*[:\[]([^:\[\]]+)\.o\]?:\s*[0-9a-f]*\s+(\w)\s+(\S+)", line)
+        if not m:
+            continue
+        source = m[1]
+        for prefix in (".._lib_", "lib_"):
+            if source.startswith(prefix):
+                source = "lib/" + source[len(prefix):]
+        found[source][m[2] in "Uwv"].add(m[3])
+    return found
+
+
+def main():
+    if len(sys.argv) != 2:
+        print(__doc__, file=sys.stderr)
+        return 2
+    objs = objects(sys.argv[1])
+    door = "lib/sys.c"
+    wrapped = {name for _, _, name in lists.calls()}
+    ours = set().union(*(d for d, _ in objs.values()))
+
+    def there():
+        if door not in objs:
+            return [f"no object of {door} among {', '.join(sorted(objs))}"]
+        if len(objs) < 10:
+            return [f"only {len(objs)} objects: is this the right archive?"]
+        return []
+
+    def entries():
+        return [f"wrap.def lists {n}, but nothing defines __wrap_{n}"
+                for _, _, n in lists.calls() if f"__wrap_{n}" not in ours]
+
+    def doors():
+        bad = []
+        for source, (_, undefined) in sorted(objs.items()):
+            if source == door:
+                continue
+            for s in sorted(undefined - ours):
+                if s.startswith("__real_") or s in wrapped:
+                    bad.append(f"{source} uses {s}: call sys_{s.removeprefix('__real_')} instead")
+                elif not ALLOWED.fullmatch(s):
+                    bad.append(f"{source} uses {s}: give lib/sys.c a function for it, or, if "
+                               "it never enters the kernel on a descriptor, add it to doors.py")
+        return bad
+
+    def layers():
+        return [f"{source} uses {s}: lib/ must not know wrap/"
+                for source, (_, undefined) in sorted(objs.items()) if source.startswith("lib/")
+                for s in sorted(undefined) if s.startswith("__wrap_")]
+
+    def door_defines():
+        defined = objs[door][0] if door in objs else set()
+        return [f"{door} has no sys_{n}" for kind, _, n in lists.calls()
+                if kind != "NOSYS" and f"sys_{n}" not in defined]
+
+    return tap.run([
+        ("the archive has the library's objects", there),
+        ("every listed call has an entry", entries),
+        ("every listed call has a door", door_defines),
+        ("only sys.c speaks to the kernel", doors),
+        ("lib/ does not know wrap/", layers),
+    ])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+#!/usr/bin/env python3
+"""headers.py CC...: each header compiles alone, and the pure core stays pure."""
+import os
+import re
+import subprocess
+import sys
+import tempfile
+
+import lists
+import tap
+
+TOP = lists.TOP
+# No descriptor, no clock, no memory of their own: they may know only each other.
+PURE = {"handover", "reason", "replay", "wire", "types"}
+PURE_SYSTEM = {"string.h", "stddef.h", "stdint.h", "stdbool.h", "sodium.h"}
+
+
+def compile_alone(cc, header):
+    flags = ["-std=gnu11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-Wno-unused",
+             f"-I{TOP / 'lib'}", f"-I{TOP / 'wrap'}", "-fsyntax-only", "-x", "c"]
+    with tempfile.NamedTemporaryFile("w", suffix=".c") as f:
+        # twice: a guard that is missing shows too
+        f.write(f'#include "{header}"\n#include "{header}"\nint roam_header_check;\n')
+        f.flush()
+        done = subprocess.run([*cc, *flags, f.name], stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True)
+    return done.stdout.splitlines()[:6] if done.returncode else []
+
+
+def includes(path):
+    return re.findall(r'^#include\s+(["<])([^">]+)[">]', path.read_text(), re.M)
+
+
+def pure():
+    bad = []
+    for name in sorted(PURE - {"types"}):
+        for path in (TOP / f"lib/{name}.h", TOP / f"lib/{name}.c"):
+            if not path.exists():
+                continue
+            for kind, inc in includes(path):
+                stem = inc.rsplit(".", 1)[0]
+                if (stem not in PURE) if kind == '"' else (inc not in PURE_SYSTEM):
+                    bad.append(f"{path.name} includes {inc}: the core knows only "
+                               f"{', '.join(sorted(PURE))}")
+    return bad
+
+
+def layers():
+    """Includes point one way: wrap/ -> lib/, nothing in lib/ includes wrap/."""
+    return [f"lib/{p.name} includes {inc}: that is wrap/'s"
+            for p in sorted((TOP / "lib").glob("*.[ch]")) for _, inc in includes(p)
+            if (TOP / "wrap" / inc).exists() and not inc.endswith("wrap.def")]
+
+
+def main():
+    cc = sys.argv[1:] or [os.environ.get("CC", "cc")]
+    headers = sorted((TOP / "lib").glob("*.h")) + sorted((TOP / "wrap").glob("*.h"))
+    checks = [(f"{h.parent.name}/{h.name} compiles alone",
+               lambda h=h: compile_alone(cc, str(h))) for h in headers]
+    return tap.run(checks + [("the core knows no descriptor and no clock", pure),
+                             ("lib/ includes nothing of wrap/", layers)])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
