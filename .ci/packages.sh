@@ -25,12 +25,13 @@ need()
 	fi
 	as=
 	if [ "$(id -u)" != 0 ]; then
-		if ! command -v sudo >/dev/null || ! sudo -n true 2>/dev/null; then
-			echo "These packages are missing, and neither root nor sudo (without a password) is at hand:" >&2
+		if command -v sudo >/dev/null && { sudo -n true 2>/dev/null || [ -t 0 ]; }; then
+			as=sudo		# may ask for the password, at a terminal
+		else
+			echo "These packages are missing, and neither root nor sudo is at hand:" >&2
 			echo "    apt-get install $lack" >&2
 			return 1
 		fi
-		as="sudo -n"
 	fi
 	echo "Packages: installing $lack"
 	# The lists of a fresh machine may be empty or old: fetch them when the first try fails.

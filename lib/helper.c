@@ -619,7 +619,7 @@ static bool start_thread(void)
 	/* The program's signal handlers are not for our thread. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	r = pthread_create(&t, &at, loop, NULL);
+	r = sys_pthread_create(&t, &at, loop, NULL);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	pthread_attr_destroy(&at);
 	if (r)

@@ -94,6 +94,18 @@ size_t replay_at(const struct replay *r, uint8_t *mem, uint64_t off, const uint8
 	return left < r->cap - pos ? (size_t)left : r->cap - pos;
 }
 
+void replay_shrink(struct replay *r, uint8_t *mem, uint32_t cap)
+{
+	uint64_t used = replay_used(r);
+
+	/* A wrapped piece waits for the next time: it will not stay wrapped. */
+	if (r->cap <= cap || used > cap / 2 || r->head + used > r->cap)
+		return;
+	memmove(mem, mem + r->head, (size_t)used);
+	r->head = 0;
+	r->cap = cap;
+}
+
 bool replay_relax(struct replay *r)
 {
 	if (replay_used(r) || r->cap == r->min)

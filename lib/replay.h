@@ -52,6 +52,12 @@ void replay_prepend(struct replay *r, uint8_t *mem, const void *src, size_t n);
 void replay_trim(struct replay *r, uint64_t to);
 /* Contiguous bytes from offset `off`: their number, 0 at the end. */
 size_t replay_at(const struct replay *r, uint8_t *mem, uint64_t off, const uint8_t **p);
+/*
+ * A ring that grew for a burst goes back to `cap` bytes (a power of two) when
+ * what is held fits into half of it: a stream that wanders over megabytes
+ * misses the cache with every byte.
+ */
+void replay_shrink(struct replay *r, uint8_t *mem, uint32_t cap);
 /* Back to the smallest ring when nothing is held; true when cap changed. */
 bool replay_relax(struct replay *r);
 

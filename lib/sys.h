@@ -13,11 +13,16 @@
 
 #define WRAP(fam, ret, name, params, args) ret sys_##name params;
 #define PASS WRAP
+#define HOT WRAP
 #define NOSYS(fam, ret, name, params, args)
 #include "../wrap/wrap.def"
 #undef WRAP
 #undef PASS
+#undef HOT
 #undef NOSYS
+
+/* The program has threads of its own: system calls must stay cancellation points. */
+extern bool sys_threads;
 
 void sys_exit_now(int code) __attribute__((noreturn));
 

@@ -3,6 +3,7 @@
 #define ROAM_TYPES_H
 
 #include <poll.h>
+#include <pthread.h>
 #include <spawn.h>
 #include <stdarg.h>
 #include <stdbool.h>

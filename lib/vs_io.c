@@ -451,15 +451,20 @@ bool vs_tx_enter_plain(struct vsock *v)
 	}
 }
 
-void vs_trim_locked(struct vstate *st, int fd)
+/* The kernel has taken everything up to `sent`, of which q bytes are not acknowledged. */
+static void trim_to(struct vstate *st, uint64_t sent, int q)
 {
-	int q = sys_outq(fd);
 	uint64_t to, limit = atomic_load(&st->trim_limit);
 
-	if (q < 0 || (uint64_t)q > st->tx_sent - st->link_tx)
+	if (q < 0 || (uint64_t)q > sent - st->link_tx)
 		return;
-	to = st->tx_sent - (uint64_t)q;
+	to = sent - (uint64_t)q;
 	replay_trim(&st->replay, to < limit ? to : limit);
+}
+
+void vs_trim_locked(struct vstate *st, int fd)
+{
+	trim_to(st, st->tx_sent, sys_outq(fd));
 }
 
 static uint8_t *replay_mem(struct vstate *st)
@@ -467,35 +472,28 @@ static uint8_t *replay_mem(struct vstate *st)
 	return (uint8_t *)st + REPLAY_AT;
 }
 
-/* Makes room for n more bytes; false: the buffer may not grow that far. */
-static bool room_for(struct vstate *st, int fd, uint64_t n)
-{
-	struct replay *r = &st->replay;
-
-	if (n <= replay_room(r))
-		return true;
-	/* Growing a small ring is cheaper than asking the kernel (~240 ns) each time it is full. */
-	if (replay_used(r) + n <= REPLAY_SOFT)
-		return replay_reserve(r, replay_mem(st), n);
-	vs_trim_locked(st, fd);
-	return replay_reserve(r, replay_mem(st), n);
-}
-
 /* The kernel took n bytes of op behind the first `done`: they may be asked for again. */
 static void keep(struct vsock *v, struct vstate *st, int fd, const struct io_op *op, size_t done, size_t n)
 {
 	const struct iovec *iov;
 	size_t skip = done;
-	int i, q, cnt;
+	int i, q = -1, cnt;
 
-	if (unlikely(n > replay_room(&st->replay)) && n > REPLAY_SOFT &&
-	    atomic_load(&st->trim_limit) == UINT64_MAX && (q = sys_outq(fd)) >= 0 && (size_t)q < n) {
-		/* A large send: most of it is on the other side already; keep what is not. */
-		skip += n - (size_t)q;
-		replay_init(&st->replay, st->replay.end + n - (size_t)q, REPLAY_MIN, REPLAY_MAX);
-		n = (size_t)q;
+	st->untrimmed += (uint32_t)n;
+	if (unlikely(st->untrimmed >= REPLAY_ASK)) {
+		st->untrimmed = 0;
+		if (atomic_load(&st->trim_limit) == UINT64_MAX && (q = sys_outq(fd)) >= 0 && (size_t)q < n) {
+			/* Some of this very send is on the other side already: keep the rest. */
+			skip += n - (size_t)q;
+			replay_trim(&st->replay, st->replay.end);
+			st->replay.base = st->replay.end += n - (size_t)q;
+			n = (size_t)q;
+		} else {
+			trim_to(st, st->replay.end + n, q);
+		}
+		replay_shrink(&st->replay, replay_mem(st), REPLAY_SOFT);
 	}
-	if (unlikely(n > replay_room(&st->replay)) && !room_for(st, fd, n)) {
+	if (unlikely(n > replay_room(&st->replay)) && !replay_reserve(&st->replay, replay_mem(st), n)) {
 		vs_demote(v, REASON_BUFFER);
 		return;
 	}

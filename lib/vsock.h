@@ -71,7 +71,8 @@ struct names {			/* what getsockname and getpeername said first */
 
 #define REPLAY_AT	4096u		/* replay memory begins here in the mapping */
 #define REPLAY_MIN	4096u
-#define REPLAY_SOFT	(128u << 10)	/* grow up to here before asking the kernel what may go */
+#define REPLAY_SOFT	(128u << 10)	/* the ring's size in the steady state; see vs_io.c, keep() */
+#define REPLAY_ASK	(64u << 10)	/* so often the kernel is asked what may go (~240 ns) */
 #define REPLAY_MAX	(16u << 20)
 #define VSTATE_SIZE	(REPLAY_AT + REPLAY_MAX)
 
@@ -80,6 +81,7 @@ struct vstate {
 	shlock tx;
 	uint8_t shut_wr, shut_rd;	/* the application shut that side */
 	struct replay replay;
+	uint32_t untrimmed;		/* bytes kept since the kernel was last asked */
 	uint64_t tx_sent;		/* offset given to the kernel so far; < replay.end only if UNSENT or MEND */
 	_Atomic uint64_t trim_limit;
 	/* line 1: everybody reads, few write */

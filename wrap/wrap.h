@@ -10,10 +10,12 @@
 	ROAM_PUBLIC ret __wrap_##name params;	\
 	ret __real_##name params;
 #define PASS WRAP
+#define HOT WRAP
 #define NOSYS WRAP
 #include "wrap.def"
 #undef WRAP
 #undef PASS
+#undef HOT
 #undef NOSYS
 
 #endif

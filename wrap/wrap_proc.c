@@ -6,10 +6,14 @@
 #include "vsock.h"
 #include <pthread.h>
 #include <stdlib.h>
+#include <sys/single_threaded.h>
 
 /* fork() is also called inside libraries: the handlers see those too. */
 __attribute__((constructor)) static void at_start(void)
 {
+	/* Threads that started before us, in the constructors of libraries. */
+	if (!__libc_single_threaded)
+		sys_threads = true;
 	pthread_atfork(helper_fork_prepare, helper_fork_parent, helper_fork_child);
 }
 
@@ -27,6 +31,12 @@ void __wrap__exit(int code)
 void __wrap__Exit(int code)
 {
 	__wrap__exit(code);
+}
+
+int __wrap_pthread_create(pthread_t *t, const pthread_attr_t *at, void *(*fn)(void *), void *arg)
+{
+	sys_threads = true;
+	return sys_pthread_create(t, at, fn, arg);
 }
 
 /*
@@ -158,6 +168,7 @@ int __wrap_execle(const char *path, const char *arg, ...)
 
 /* ---- listed, and so far only passed on */
 #define WRAP(fam, ret, name, params, args)
+#define HOT WRAP
 #define NOSYS(fam, ret, name, params, args)
 #define PASS(fam, ret, name, params, args) \
 	ret __wrap_##name params { return sys_##name args; }
@@ -165,3 +176,4 @@ int __wrap_execle(const char *path, const char *arg, ...)
 #undef WRAP
 #undef NOSYS
 #undef PASS
+#undef HOT
