@@ -31,7 +31,7 @@ SANITIZER_ENV = {
     "asan": {"ASAN_OPTIONS": "abort_on_error=0:detect_stack_use_after_return=0",
              "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"},
     # programs here fork while threads run, on purpose
-    "tsan": {"TSAN_OPTIONS": "die_after_fork=0"},
+    "tsan": {"TSAN_OPTIONS": f"die_after_fork=0:suppressions={TOP / '.ci/tsan.supp'}"},
 }
 # What runs under ThreadSanitizer: what threads can meet in, without the cases
 # that measure time or resources. Names are prefixes of cases.

@@ -7,7 +7,10 @@
 
 #include "types.h"
 
-enum { LINK_ESTABLISHED = 1, LINK_CLOSE_WAIT = 8, LINK_CLOSED = 7 };	/* tcpi_state */
+enum {				/* tcpi_state */
+	LINK_ESTABLISHED = 1, LINK_FIN_WAIT1 = 4, LINK_FIN_WAIT2 = 5,
+	LINK_CLOSED = 7, LINK_CLOSE_WAIT = 8,
+};
 
 struct link_count {
 	uint64_t sent;		/* bytes (and a FIN) handed to the kernel on this link */

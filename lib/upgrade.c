@@ -49,23 +49,37 @@ static void try_later(struct vsock *v)
 	uint32_t n = atomic_load(&v->ops);
 
 	if (!v->never)
-		atomic_store(&v->next_try, n + (n < 64 ? 32 : n / 2));
+		atomic_store(&v->next_try, n + 32);
 }
 
-/* Excludes senders; false: one is inside, perhaps for long. */
+#define BOUNCE UINT32_MAX	/* a phase_ok that no phase equals: receivers go the slow way and wait */
+#define SWITCH_US 5000
+
+static void switch_end(struct vsock *v)
+{
+	atomic_store(&v->phase_ok, 0);
+	atomic_store(&v->mode, VS_PLAIN);
+}
+
+/*
+ * Keeps new sends and receives out for a moment and waits for those inside.
+ * A sender must leave; a receiver may sleep in the kernel, then its counter
+ * stands still.  False: a sender stays, perhaps for long.
+ */
 static bool switch_begin(struct vsock *v)
 {
 	uint8_t plain = VS_PLAIN;
-	int i;
+	int us;
 
 	if (!atomic_compare_exchange_strong(&v->mode, &plain, VS_SWITCHING))
 		return false;
-	for (i = 0; i < 50; i++) {
-		if (!atomic_load(&v->tx0))
+	atomic_store(&v->phase_ok, BOUNCE);
+	for (us = 0; us < SWITCH_US; us += 20) {
+		if (!atomic_load(&v->tx0) && (us > 500 || !RX_USERS(atomic_load(&v->rx0))))
 			return true;
-		sys_nap_us(10);
+		sys_nap_us(20);
 	}
-	atomic_store(&v->mode, VS_PLAIN);
+	switch_end(v);
 	return false;
 }
 
@@ -88,7 +102,7 @@ static uint32_t go_live(struct vsock *v, enum ho_role role, const uint8_t *gid,
 		shlock_drop(&vs_fds_lock);
 		if (!r)
 			return 0;
-		atomic_store(&v->mode, VS_PLAIN);
+		switch_end(v);
 		if (r != REASON_COUNT)
 			break;
 		sys_nap_us(100);	/* a reader was between the kernel and its count */

@@ -351,8 +351,11 @@ ssize_t vs_rx_post(struct vsock *v, int fd, struct io_op op, ssize_t r)
 	bool waited = false;
 	int e;
 
+	/* Being upgraded: microseconds, and then the one way or the other. */
+	while (r == IO_NOCALL && atomic_load(&v->mode) == VS_SWITCHING)
+		sys_nap_us(10);
 	if (!vs_live(v)) {
-		if (r == IO_NOCALL)		/* went live or was closed under us */
+		if (r == IO_NOCALL)
 			r = rx_call(v, fd, &op, 0, 0);
 		if (r == -1 && errno == ENOTSOCK)
 			return vs_stale(v, fd, &op);
@@ -801,6 +804,12 @@ int vs_shutdown(struct vsock *v, int fd, int how)
 	if (!(ph & (PH_MEND | PH_UNSENT)) || ph & PH_NOREP) {
 		vs_install();
 		r = sys_shutdown(fd, how);
+		/* Broken, and nobody had noticed: the FIN goes over the next link. */
+		if (r < 0 && errno == ENOTCONN && !(ph & PH_NOREP) && !atomic_load(&st->judged) &&
+		    !peer_closed(v, st)) {
+			vs_break(v, ECONNRESET, "ENOTCONN");
+			r = 0;
+		}
 	} else if (how == SHUT_RDWR) {
 		sys_shutdown(fd, SHUT_RD);
 	}

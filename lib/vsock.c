@@ -278,13 +278,30 @@ int vs_go_live(struct vsock *v, int fd, enum ho_role role, const uint8_t *gid, c
 {
 	struct vstate *st;
 	struct link_count c;
+	bool ended = false;
 	uint64_t t, seen;
 	uint32_t b;
 
 	/* Somebody may read while we look: the counters must agree with each other. */
 	seen = atomic_load(&v->rx0);
-	if (link_count(fd, v->role == HO_OPENER, &c) < 0 || c.state != LINK_ESTABLISHED ||
-	    RX_BYTES(seen) != (c.received & RX_MASK) || RX_BYTES(atomic_load(&v->rx0)) != RX_BYTES(seen))
+	if (link_count(fd, v->role == HO_OPENER, &c) < 0)
+		return REASON_COUNT;
+	/* Half-closed is as good; the FIN counts as a byte. */
+	switch (c.state) {
+	case LINK_ESTABLISHED:
+		break;
+	case LINK_CLOSE_WAIT:
+		c.received--;
+		break;
+	case LINK_FIN_WAIT1:
+	case LINK_FIN_WAIT2:
+		c.sent--;
+		ended = true;
+		break;
+	default:
+		return REASON_GONE;
+	}
+	if (RX_BYTES(seen) != (c.received & RX_MASK) || RX_BYTES(atomic_load(&v->rx0)) != RX_BYTES(seen))
 		return REASON_COUNT;
 	if (c.sndbuf > REPLAY_MAX / 2)
 		return REASON_BUFFER;
@@ -302,6 +319,7 @@ int vs_go_live(struct vsock *v, int fd, enum ho_role role, const uint8_t *gid, c
 	st->link_tx = 0;
 	st->link_rx = 0;
 	st->link_syn = v->role == HO_OPENER;
+	st->shut_wr = ended;
 	st->rx_base = 0;
 	st->born_ns = sys_now_ns();
 	atomic_store(&st->phase, PH_GEN);
@@ -310,6 +328,8 @@ int vs_go_live(struct vsock *v, int fd, enum ho_role role, const uint8_t *gid, c
 	atomic_store(&v->st, st);
 	v->pair = pair;
 	atomic_store(&pair->side[role].family, v->family);
+	if (ended)
+		atomic_store(&pair->side[role].fin, t);
 	vs_claim_slot(v);
 	/* Readers inside: the word first, then what it must be, would send them the slow way. */
 	atomic_store(&v->phase_ok, PH_GEN);

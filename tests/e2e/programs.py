@@ -66,6 +66,9 @@ def check_bulk(case, server, clients, duplex=False, seconds=30):
     for c in clients:
         c.succeed(seconds)
     case.check(server.proc.alive(), "the server is gone")
+    # Its last bytes may still be on their way when the client has ended.
+    wait_for(lambda: len(digests(server.proc, "received")) >= len(clients)
+             or not server.proc.alive(), seconds, "the server's results")
     rc = server.proc.stop()
     case.check(rc == 0, f"{server.proc.label} ended with {rc}")
     pairs = [("sent", "received")] + ([("received", "sent")] if duplex else [])

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""doors.py LIBROAM.A: only lib/sys.c may speak to the kernel.
+"""doors.py LIBROAM.A ROAM.RSP: only lib/sys.c may speak to the kernel.
 
 The --wrap flags of a re-linked program rewrite the library's own calls too.
 So every object but sys.c.o may use, from outside the archive, only what is on
@@ -29,7 +29,7 @@ sodium_.* crypto_.* pthread_.*
 COMPILER = r"""
 __(mem|str|stp|sn|vsn|vas|as)\w+_chk __isoc\d+_v?s?scanf __isoc\d+_strto\w+
 _GLOBAL_OFFSET_TABLE_ __tls_get_addr __stack_chk_fail __stack_chk_guard
-__gcc_personality_v0 _Unwind_Resume __register_atfork __sigsetjmp __dso_handle
+__libc_single_threaded __gcc_personality_v0 _Unwind_Resume __register_atfork __sigsetjmp __dso_handle
 __(asan|ubsan|tsan|msan|sancov|sanitizer|llvm|gcov)_\w+ __aarch64_\w+ __atomic_\w+
 __start_\w+ __stop_\w+
 """
@@ -55,7 +55,7 @@ def objects(archive):
 
 
 def main():
-    if len(sys.argv) != 2:
+    if len(sys.argv) != 3:
         print(__doc__, file=sys.stderr)
         return 2
     objs = objects(sys.argv[1])
@@ -69,6 +69,14 @@ def main():
         if len(objs) < 10:
             return [f"only {len(objs)} objects: is this the right archive?"]
         return []
+
+    def flags():
+        """meson reads the list by itself: does it see every line?"""
+        with open(sys.argv[2]) as f:
+            there = re.findall(r"--wrap=(\S+)", f.read())
+        want = [name for _, _, name in lists.calls()]
+        return [f"wrap.def lists {n}, the linker flags do not" for n in want if n not in there] + \
+               [f"the linker flags have {n}, wrap.def does not" for n in there if n not in want]
 
     def entries():
         return [f"wrap.def lists {n}, but nothing defines __wrap_{n}"
@@ -99,6 +107,7 @@ def main():
 
     return tap.run([
         ("the archive has the library's objects", there),
+        ("every listed call has a linker flag", flags),
         ("every listed call has an entry", entries),
         ("every listed call has a door", door_defines),
         ("only sys.c speaks to the kernel", doors),

@@ -11,7 +11,7 @@ def _text(path):
 
 def calls():
     """(kind, family, name) of every intercepted call, in the list's order."""
-    return re.findall(r"^(WRAP|PASS|NOSYS)\((\w+),[^,]+,\s*(\w+),", _text("wrap/wrap.def"), re.M)
+    return re.findall(r"^([A-Z]+)\((\w+),[^,]+,\s*(\w+),", _text("wrap/wrap.def"), re.M)
 
 
 def reasons():
