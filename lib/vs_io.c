@@ -626,6 +626,52 @@ static int wait_writable(int fd, uint64_t end)
 	return r < 0 ? errno : 0;
 }
 
+#define SETTLE_NS UINT64_C(10000000000)
+
+/*
+ * Bytes are about to pass us by: what no link has taken yet must go first.  It
+ * waits, also for a non-blocking caller: there is no other way to keep the
+ * order.  If it takes too long the connection ends.
+ */
+void vs_settle(struct vsock *v)
+{
+	struct vstate *st = atomic_load(&v->st);
+	uint64_t end = sys_now_ns() + SETTLE_NS;
+	int fd = atomic_load(&v->fd), zero = 0, e = errno;
+
+	while (st && vs_live(v)) {
+		uint32_t ph = atomic_load(&st->phase);
+		bool away;
+		enum shlock_result lr;
+
+		vs_install();
+		away = vs_mending(v);
+		ph = atomic_load(&st->phase);
+		if (ph & PH_NOREP || !(away || ph & PH_UNSENT))
+			break;
+		if (sys_now_ns() >= end) {
+			atomic_compare_exchange_strong(&st->pending_err, &zero, ECONNRESET);
+			atomic_store(&st->reason, REASON_TIMEOUT);
+			atomic_store(&st->judged, 1);
+			sys_shutdown(fd, SHUT_RDWR);
+			vs_phase(st, PH_NOREP, 0);
+			break;
+		}
+		if (away) {
+			vs_wait_mend(v, end, true);
+			continue;
+		}
+		lr = shlock_take(&st->tx, 100000000, false);
+		if (lr == SHLOCK_OK || lr == SHLOCK_DIED) {
+			vs_flush_locked(v, fd);
+			shlock_drop(&st->tx);
+		}
+		if (atomic_load(&st->phase) & PH_UNSENT)
+			wait_writable(fd, end);
+	}
+	errno = e;
+}
+
 /* The slow half of a send: the phase is odd, or the kernel said something odd. */
 static ssize_t send_slow(struct vsock *v, int fd, const struct io_op *op, size_t done)
 {
@@ -713,12 +759,18 @@ ssize_t vs_send_live(struct vsock *v, int fd, struct io_op op_)
 	int e;
 
 	if (unlikely(op->flags & MSG_OOB)) {
+		vs_settle(v);
 		vs_demote(v, REASON_OOB);
 		return send_slow(v, fd, op, 0);
 	}
 	lr = shlock_take(&st->tx, 0, true);
 	if (unlikely(lr != SHLOCK_OK)) {
 		if (lr == SHLOCK_SELF) {
+			/* Over a send that is giving the link what it lacks: not before that is done. */
+			if (atomic_load(&st->phase) & (PH_MEND | PH_UNSENT)) {
+				errno = EAGAIN;
+				return -1;
+			}
 			/* A signal handler over a send: the order of bytes is the kernel's to say. */
 			vs_demote(v, REASON_NESTED);
 			return tx_kernel(fd, op, 0, 0);
@@ -839,8 +891,10 @@ ssize_t vs_sendfile(struct vsock *v, int out, int in, off_t *off, size_t n)
 			ssize_t k = -1;
 
 			/* Not a file, but it may be something the kernel can send from. */
-			if (!off && errno == ESPIPE)
+			if (!off && errno == ESPIPE) {
+				vs_settle(v);
 				vs_demote(v, REASON_SPLICE);
+			}
 			free(buf);
 			k = sys_sendfile(out, in, off, n - done);
 			return done ? (ssize_t)done : k;

@@ -216,7 +216,9 @@ FILE *__wrap_fdopen(int fd, const char *mode)
 	}
 	f = sys_fdopen(fd, mode);
 	/* stdio reads, writes and closes inside libc, past us. */
-	if (f && v)
+	if (f && v) {
+		vs_settle(v);
 		vs_abandon(fd);
+	}
 	return f;
 }

@@ -157,8 +157,10 @@ static void passed(const struct msghdr *msg)
 
 			memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
 			v = fdtab_vsock(fd);
-			if (v && atomic_load(&v->kind) != VS_LISTEN)
+			if (v && atomic_load(&v->kind) != VS_LISTEN) {
+				vs_settle(v);
 				vs_demote(v, REASON_PASSED);
+			}
 		}
 	}
 }
@@ -225,8 +227,10 @@ ssize_t __wrap_splice(int in, off_t *ioff, int out, off_t *ooff, size_t n, unsig
 
 	if (v)
 		vs_demote(v, REASON_SPLICE);
-	if (w)
+	if (w) {
+		vs_settle(w);
 		vs_demote(w, REASON_SPLICE);
+	}
 	return sys_splice(in, ioff, out, ooff, n, flags);
 }
 
