@@ -38,11 +38,17 @@ static bool fin_announced(struct vsock *v, struct vstate *st, int fd)
 {
 	struct link_count c;
 	uint64_t fin, want;
+	int tries;
 
 	if (!v->pair)
 		return false;
-	fin = atomic_load(&v->pair->side[!st->ho.role].fin);
-	if (fin == PAIR_NO_FIN)
+	for (tries = 0; tries < 1000; tries++) {
+		fin = atomic_load(&v->pair->side[!st->ho.role].fin);
+		if (fin != PAIR_FIN_SOON)
+			break;
+		sys_nap_us(50);
+	}
+	if (fin >= PAIR_FIN_SOON)
 		return false;
 	if (link_count(fd, false, &c) < 0)
 		return true;
@@ -835,7 +841,8 @@ int vs_shutdown(struct vsock *v, int fd, int how)
 {
 	struct vstate *st = atomic_load(&v->st);
 	uint32_t ph;
-	int r = 0;
+	enum shlock_result lr;
+	int r = 0, e;
 
 	if (!vs_live(v) || how < 0 || how > SHUT_RDWR)
 		return sys_shutdown(fd, how);
@@ -844,10 +851,21 @@ int vs_shutdown(struct vsock *v, int fd, int how)
 	if (how == SHUT_RD)
 		return sys_shutdown(fd, how);
 	/* A sender blocked in the kernel holds the lock: shutdown must wake it, not wait for it. */
-	vs_announce_fin(v, false);
-	if (shlock_take(&st->tx, 0, false) == SHLOCK_BUSY) {
+	lr = shlock_take(&st->tx, 0, false);
+	if (lr == SHLOCK_BUSY || lr == SHLOCK_SELF) {
+		/* What it has sent is known when it is out: the peer waits for that. */
+		if (v->pair)
+			atomic_store(&v->pair->side[st->ho.role].fin, PAIR_FIN_SOON);
 		st->shut_wr = 1;
-		return sys_shutdown(fd, how);
+		r = sys_shutdown(fd, how);
+		e = errno;
+		lr = shlock_take(&st->tx, 20000000, false);
+		if (lr != SHLOCK_BUSY)
+			vs_announce_fin(v, false);
+		if (lr == SHLOCK_OK || lr == SHLOCK_DIED)
+			shlock_drop(&st->tx);
+		errno = e;
+		return r;
 	}
 	st->shut_wr = 1;
 	atomic_store(&v->pair->side[st->ho.role].fin, st->replay.end);

@@ -355,7 +355,7 @@ void vs_announce_fin(struct vsock *v, bool closed)
 	if (!st || !v->pair)
 		return;
 	me = &v->pair->side[st->ho.role];
-	if (atomic_load(&me->fin) == PAIR_NO_FIN)
+	if (atomic_load(&me->fin) >= PAIR_FIN_SOON)
 		atomic_store(&me->fin, st->replay.end);
 	if (closed)
 		atomic_store(&me->closed, 1);

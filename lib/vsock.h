@@ -116,6 +116,7 @@ struct pair_side {
 	struct { _Atomic uint32_t pid, pad; _Atomic uint64_t start; } proc[NPROC];
 };
 #define PAIR_NO_FIN	UINT64_MAX
+#define PAIR_FIN_SOON	(UINT64_MAX - 1)	/* ended; a sender still counts */
 #define PAIR_MAGIC	0x726d6131u
 #define PAIR_SIZE	4096u
 struct pair {
