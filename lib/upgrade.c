@@ -22,11 +22,24 @@
 
 #define HELLO_NS 1000000000u
 
-static struct vsock *offered[256];	/* by offer nonce; a collision forgets the older */
+static struct vsock *offered[4096];	/* by offer nonce, the next free place; full: forgets the first */
 
+/* Where this offer is, or else where it could be. */
 static struct vsock **slot_of(uint64_t nonce)
 {
-	return &offered[nonce % ARRAY_SIZE(offered)];
+	struct vsock **room = NULL;
+	size_t i;
+
+	for (i = 0; i < 64; i++) {
+		struct vsock **p = &offered[(nonce + i) % ARRAY_SIZE(offered)];
+
+		if (*p && (*p)->offer_nonce == nonce)
+			return p;
+		/* An offer that was withdrawn leaves its place. */
+		if (!room && (!*p || !(*p)->offer_nonce))
+			room = p;
+	}
+	return room ? room : &offered[nonce % ARRAY_SIZE(offered)];
 }
 
 void upgrade_offered(struct vsock *v)
