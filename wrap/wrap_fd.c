@@ -157,7 +157,8 @@ static int close_span(unsigned int first, unsigned int last, int flags)
 	unsigned int top = (unsigned int)fdtab_top(), fd, from = first;
 	int r = 0;
 
-	if (roam_vfork_child || first > last || flags & CLOSE_RANGE_CLOEXEC)
+	/* CLOEXEC closes nothing now; what the kernel refuses closes nothing at all. */
+	if (roam_vfork_child || first > last || flags & ~(int)CLOSE_RANGE_UNSHARE)
 		return sys_close_range(first, last, flags);
 	for (fd = first; fd < top && fd <= last; fd++) {
 		uintptr_t e = fdtab_raw((int)fd);
