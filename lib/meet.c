@@ -52,6 +52,9 @@ const char *meet_dir(void)
 		atomic_store(&dir, check_dir());
 		atomic_store(&state, 2);
 	}
+	/* Another thread is looking; a signal handler over it must not wait for ever. */
+	for (s = 0; atomic_load(&state) != 2 && s < 100; s++)
+		sys_nap_us(100);
 	return atomic_load(&state) == 2 ? atomic_load(&dir) : NULL;
 }
 

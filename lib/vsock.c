@@ -88,11 +88,13 @@ struct vsock *vs_new(int fd, int family, enum vs_kind kind)
 
 	if ((unsigned int)fd >= FDTAB_MAX)
 		return NULL;
+	/* The number was closed where we do not see it. */
+	vs_abandon(fd);
 	v = take(&i);
 	if (!v)
 		return NULL;
 	/* rx0 and tx0 are not reset: a thread that raced with close may still be inside. */
-	atomic_store(&v->rx0, RX_USERS(atomic_load(&v->rx0)));
+	atomic_fetch_and(&v->rx0, UINT64_C(0xffff));
 	atomic_store(&v->st, NULL);
 	atomic_store(&v->rxc, &v->rx0);
 	atomic_store(&v->phasep, &no_phase);
@@ -464,6 +466,17 @@ void vs_forget(int fd)
 		if (live)
 			shlock_drop(&vs_fds_lock);
 		return;
+	}
+	/* Two closed a duplicate each, and neither saw that it was the last. */
+	while (!live && (mode = atomic_load(&v->mode)) != VS_GONE) {
+		uint8_t plain = VS_PLAIN;
+
+		if (mode == VS_LIVE) {
+			shlock_take(&vs_fds_lock, -1, false);
+			live = true;
+		} else if (mode != VS_PLAIN || !atomic_compare_exchange_strong(&v->mode, &plain, VS_GONE)) {
+			sys_nap_us(10);
+		}
 	}
 	if (v->regs)
 		ep_forget(v);

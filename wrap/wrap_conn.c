@@ -14,6 +14,8 @@ int __wrap_socket(int domain, int type, int protocol)
 	if (fd >= 0 && (domain == AF_INET || domain == AF_INET6) && (type & 0xf) == SOCK_STREAM &&
 	    (protocol == 0 || protocol == IPPROTO_TCP) && !roam_vfork_child)
 		vs_new(fd, domain, VS_FRESH);
+	else if (unlikely(fdtab_vsock(fd) != NULL))
+		vs_abandon(fd);		/* its number was closed where we do not see it */
 	return fd;
 }
 
@@ -74,10 +76,12 @@ int __wrap_accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 int __wrap_connect(int fd, const struct sockaddr *addr, socklen_t len)
 {
 	struct vsock *v = fdtab_vsock(fd);
-	int r = sys_connect(fd, addr, len), e = errno;
+	int r, e;
 
 	if (unlikely(fdtab_hidden(fd)))
 		return errno = EBADF, -1;
+	r = sys_connect(fd, addr, len);
+	e = errno;
 	if (!v || roam_vfork_child)
 		return r;
 	if (r == 0 && len >= sizeof(addr->sa_family) && addr->sa_family == AF_UNSPEC) {
@@ -86,7 +90,7 @@ int __wrap_connect(int fd, const struct sockaddr *addr, socklen_t len)
 
 		vs_forget(fd);
 		vs_new(fd, family, VS_FRESH);
-	} else if (r == 0 || e == EINPROGRESS) {
+	} else if (r == 0 || e == EINPROGRESS || e == EINTR) {
 		atomic_store(&v->kind, VS_CONN);
 	}
 	errno = e;
