@@ -51,7 +51,7 @@ enum shlock_result shlock_take_slow(shlock *l, int64_t tmo_ns, bool intr)
 		    !atomic_compare_exchange_strong(l, &v, v | SHLOCK_WAITERS))
 			continue;
 		r = sys_futex_wait(l, owner | SHLOCK_WAITERS, nap);
-		if (r == EINTR && intr)
+		if (r == EINTR && intr && !sys_signals_restart())
 			return SHLOCK_INTR;
 		v = atomic_load(l);
 		if (r == ETIMEDOUT && (v & ~SHLOCK_WAITERS) == owner && !sys_alive((int)owner) &&

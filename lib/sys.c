@@ -298,6 +298,20 @@ int sys_futex_wait(_Atomic uint32_t *w, uint32_t val, int64_t tmo_ns)
 	return r;
 }
 
+bool sys_signals_restart(void)
+{
+	struct sigaction sa;
+	int s, e = errno;
+	bool yes = true;
+
+	for (s = 1; yes && s < NSIG; s++)
+		if (sigaction(s, NULL, &sa) == 0 && (sa.sa_flags & SA_SIGINFO ||
+		    (sa.sa_handler != SIG_DFL && sa.sa_handler != SIG_IGN)))
+			yes = sa.sa_flags & SA_RESTART;
+	errno = e;
+	return yes;
+}
+
 void sys_futex_wake(_Atomic uint32_t *w, int n)
 {
 	int e = errno;

@@ -193,7 +193,8 @@ int vs_wait_mend(struct vsock *v, uint64_t deadline_ns, bool installed)
 				left = l;
 		}
 		r = sys_futex_wait(&st->phase, ph, left);
-		if (r == EINTR)
+		/* With a time-out the kernel does not restart either. */
+		if (r == EINTR && (deadline_ns || !sys_signals_restart()))
 			return EINTR;
 		if (r == ETIMEDOUT)
 			helper_want(v, WANT_MEND);
