@@ -50,7 +50,16 @@ void roam_vfork_mark(long in_child)
 	roam_vfork_child = (int)in_child;
 }
 
-#if defined(__x86_64__)
+/* AddressSanitizer must know when a vfork child leaves its frames in the parent's stack. */
+#if defined(__SANITIZE_ADDRESS__)
+#define PLAIN_FORK 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define PLAIN_FORK 1
+#endif
+#endif
+
+#if defined(__x86_64__) && !defined(PLAIN_FORK)
 __asm__(
 	".text\n"
 	".globl __wrap_vfork\n"
@@ -85,7 +94,7 @@ __asm__(
 	"	.cfi_endproc\n"
 	".size __wrap_vfork, .-__wrap_vfork\n"
 );
-#elif defined(__aarch64__)
+#elif defined(__aarch64__) && !defined(PLAIN_FORK)
 __asm__(
 	".text\n"
 	".globl __wrap_vfork\n"
