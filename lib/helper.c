@@ -756,17 +756,20 @@ void helper_exit(void)
 	if (roam_vfork_child)
 		return;
 	meet_exit();
-	if (atomic_load(&state) != ON)
-		return;
+	/* A forked child that never needed a helper ends connections like any other. */
 	if (shlock_take(&vs_fds_lock, 100000000, false) == SHLOCK_OK) {
 		for (v = vs_live_head; v; v = v->live_next) {
 			struct vstate *st = atomic_load(&v->st);
 
-			if (!(atomic_load(&st->phase) & PH_NOREP) && !atomic_load(&st->shared))
+			if (!(atomic_load(&st->phase) & PH_NOREP) && vs_last_sharer(v, st))
 				vs_announce_fin(v, true);
+			if (v->slot >= 0)
+				atomic_store(&st->slot[v->slot].s.pid, 0);
 		}
 		shlock_drop(&vs_fds_lock);
 	}
+	if (atomic_load(&state) != ON)
+		return;
 	if (meet_rendezvous(a.sun_path, sizeof(a.sun_path), (uint32_t)sys_getpid(), start_time) > 0)
 		sys_unlink(a.sun_path);
 }

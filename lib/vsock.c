@@ -364,7 +364,7 @@ void vs_announce_fin(struct vsock *v, bool closed)
 }
 
 /* True when no other living process holds the connection. */
-static bool last_sharer(struct vsock *v, struct vstate *st)
+bool vs_last_sharer(struct vsock *v, struct vstate *st)
 {
 	int i;
 
@@ -402,7 +402,7 @@ void vs_end(struct vsock *v)
 {
 	struct vstate *st = atomic_load(&v->st);
 
-	if (!(atomic_load(&st->phase) & PH_NOREP) && last_sharer(v, st))
+	if (!(atomic_load(&st->phase) & PH_NOREP) && vs_last_sharer(v, st))
 		vs_announce_fin(v, true);
 	unlive(v);
 	/* The slot's bytes stay counted: its next owner goes on from them. */
@@ -422,7 +422,7 @@ static void last_close(struct vsock *v, int fd)
 	uint32_t ph = atomic_load(&st->phase);
 
 	/* Bytes the kernel has not taken go on being delivered after close. */
-	if ((ph & (PH_MEND | PH_UNSENT)) && !(ph & PH_NOREP) && last_sharer(v, st) &&
+	if ((ph & (PH_MEND | PH_UNSENT)) && !(ph & PH_NOREP) && vs_last_sharer(v, st) &&
 	    replay_used(&st->replay)) {
 		vs_announce_fin(v, false);
 		st->shut_wr = 1;

@@ -221,6 +221,7 @@ int vs_go_live(struct vsock *v, int fd, enum ho_role role, const uint8_t *gid, c
 	       struct pair *pair);
 void vs_end(struct vsock *v);	/* the last descriptor is gone; vs_fds_lock is held */
 void vs_reap(struct vsock *v);
+bool vs_last_sharer(struct vsock *v, struct vstate *st);
 void vs_claim_slot(struct vsock *v);
 void vs_announce_fin(struct vsock *v, bool closed);
 void vs_fork_child(void);
