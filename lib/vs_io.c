@@ -884,7 +884,14 @@ int vs_shutdown(struct vsock *v, int fd, int how)
 	} else if (how == SHUT_RDWR) {
 		sys_shutdown(fd, SHUT_RD);
 	}
+	e = errno;
 	shlock_drop(&st->tx);
+	/* The link has died and nobody noticed: the FIN follows on the next one. */
+	if (r < 0 && link_error(e) && !(ph & PH_NOREP) && !atomic_load(&st->judged) && !peer_closed(v, st)) {
+		vs_break(v, ECONNRESET, "shutdown");
+		r = 0;
+	}
+	errno = e;
 	return r;
 }
 
