@@ -191,6 +191,20 @@ void ep_close(int ep)
 	atomic_store(&s->nfd, 0);
 }
 
+/*
+ * Notes that a registration is out of the kernel's set.  Under regs_lock: ep_attach,
+ * which begins after the link is whole, then either finds it, or we see the whole link.
+ */
+static bool take_out(struct epreg *r)
+{
+	shlock_take(&regs_lock, -1, false);
+	r->out = vs_live(r->v) && vs_mending(r->v);
+	shlock_drop(&regs_lock);
+	return r->out;
+}
+
+static void taint(struct epset *s, int ep);
+
 static int ctl_out(struct epset *s, struct epreg *r, int op, struct epoll_event *ev)
 {
 	/* The kernel's registration is out while the link is mended: only the record changes. */
@@ -250,6 +264,12 @@ int ep_ctl(int ep, struct epset *s, int op, int fd, struct vsock *v, struct epol
 					 .data = ev->data.u64 };
 		link_set(s, fresh);
 		link_v(fresh);
+		/* On a dead socket, which takes its registrations with it: put back with the others. */
+		if (take_out(fresh)) {
+			fresh->rearm = true;
+			taint(s, ep);
+			sys_epoll_ctl(ep, EPOLL_CTL_DEL, fd, NULL);
+		}
 	} else if (op == EPOLL_CTL_ADD) {
 		v->never = REASON_MEMORY;	/* we could not put it back after a break */
 	}
@@ -339,14 +359,19 @@ static bool disarmed(int ep, int fd)
 	return off;
 }
 
-/* The locks of sets come before regs_lock: walk by taking one at a time. */
-static struct epreg *next_reg(struct vsock *v, bool out)
+/*
+ * The locks of sets come before regs_lock: walk by taking one at a time.  Only
+ * the set's address is good without its lock; registrations may go meanwhile.
+ */
+static struct epreg *next_reg(struct vsock *v, struct epset **set, bool out)
 {
 	struct epreg *r;
 
 	shlock_take(&regs_lock, -1, false);
-	for (r = v->regs; r && r->out == out; r = r->next_v)
+	for (r = v->regs; r && (r->out == out || (*set && r->set != *set)); r = r->next_v)
 		;
+	if (r)
+		*set = r->set;
 	shlock_drop(&regs_lock);
 	return r;
 }
@@ -372,48 +397,51 @@ bool ep_tainted(const struct epset *s)
 
 void ep_detach(struct vsock *v)
 {
+	struct epset *s = NULL;
 	struct epreg *r;
-	struct epset *s;
+	int ep;
 
-	while ((r = next_reg(v, true))) {
-		s = r->set;
+	for (; next_reg(v, &s, true); unlock(s), s = NULL) {
 		lock(s);
-		/* Mended meanwhile: then this is the new link's registration. */
-		if (!vs_mending(v)) {
+		r = next_reg(v, &s, true);
+		if (!r)
+			continue;
+		ep = atomic_load(&s->fd);
+		if (r->events & EPOLLONESHOT && !r->rearm)
+			r->rearm = !disarmed(ep, r->fd);
+		/* Mended meanwhile: it is the new link's registration, and nobody would put it back. */
+		if (!take_out(r)) {
+			r->rearm = false;
 			unlock(s);
 			return;
 		}
-		if (!r->out) {
-			int ep = atomic_load(&s->fd);
-
-			taint(s, ep);
-			if (r->events & EPOLLONESHOT && !r->rearm)
-				r->rearm = !disarmed(ep, r->fd);
-			sys_epoll_ctl(ep, EPOLL_CTL_DEL, r->fd, NULL);
-			r->out = true;
-		}
-		unlock(s);
+		taint(s, ep);
+		sys_epoll_ctl(ep, EPOLL_CTL_DEL, r->fd, NULL);
 	}
 }
 
 void ep_attach(struct vsock *v)
 {
+	struct epset *s = NULL;
 	struct epreg *r;
-	struct epset *s;
 
-	while ((r = next_reg(v, false))) {
-		s = r->set;
+	for (; next_reg(v, &s, false); unlock(s), s = NULL) {
+		struct epoll_event ev;
+
 		lock(s);
-		if (r->out) {
-			struct epoll_event ev = { .events = r->events, .data.u64 = r->data };
-
-			if (r->events & EPOLLONESHOT && !r->rearm)
-				ev.events = EPOLLONESHOT | (r->events & EPOLLET);
-			r->rearm = false;
-			r->out = false;
-			sys_epoll_ctl(atomic_load(&s->fd), EPOLL_CTL_ADD, r->fd, &ev);
+		r = next_reg(v, &s, false);
+		if (!r)
+			continue;
+		/* Broken again: it stays out until that is mended. */
+		if (take_out(r)) {
+			unlock(s);
+			return;
 		}
-		unlock(s);
+		ev = (struct epoll_event){ .events = r->events, .data.u64 = r->data };
+		if (r->events & EPOLLONESHOT && !r->rearm)
+			ev.events = EPOLLONESHOT | (r->events & EPOLLET);
+		r->rearm = false;
+		sys_epoll_ctl(atomic_load(&s->fd), EPOLL_CTL_ADD, r->fd, &ev);
 	}
 }
 
