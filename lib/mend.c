@@ -52,6 +52,7 @@ struct mend {
 	int own;
 	bool untold;			/* the program's queue was full */
 	uint32_t told;			/* follower: the generation that was passed on */
+	bool fin_theirs;		/* the kernel had seen the other end's */
 	struct chan *chan;		/* where we asked */
 	int cand;			/* our end of the link offered there */
 	struct chan *in_chan;		/* where we were asked */
@@ -314,6 +315,7 @@ static int quiet(struct mend *m)
 
 		m->fin_ours = link_count(fd, false, &c) == 0 &&
 			(c.state == LINK_ESTABLISHED || c.state == LINK_CLOSE_WAIT);
+		m->fin_theirs = m->fin_ours && c.state == LINK_CLOSE_WAIT;
 		sys_shutdown(fd, SHUT_RDWR);
 		m->shut = true;
 		m->quiet_since = now;
@@ -459,7 +461,8 @@ static void on_answer(struct chan *c, const uint8_t *buf, size_t n, int *fds, in
 		    sys_now_ns() - m->since < GRACE_NS)
 			again(m, 10 * MS);
 		else
-			give_up(m, REASON_GONE, 0);
+			/* Closed there, by a process that could not say so: the FIN was its word. */
+			give_up(m, REASON_GONE, m->fin_theirs ? 0 : ECONNRESET);
 		return;
 	}
 	if (we != WIRE_OK) {

@@ -548,6 +548,27 @@ void vs_demote(struct vsock *v, uint32_t reason)
 	vs_phase(st, PH_NOREP, 0);
 }
 
+void vs_exec(bool before)
+{
+	uint32_t me = (uint32_t)sys_getpid();
+	int e = errno;
+	struct vsock *v;
+
+	if (roam_vfork_child || !atomic_load(&vs_live_count) ||
+	    shlock_take(&vs_fds_lock, 100000000, false) != SHLOCK_OK)
+		return;
+	for (v = vs_live_head; v; v = v->live_next) {
+		struct vstate *st = atomic_load(&v->st);
+		uint32_t was = before ? me : 0;
+
+		if (v->slot >= 0 &&
+		    !atomic_compare_exchange_strong(&st->slot[v->slot].s.pid, &was, before ? 0 : me) && !before)
+			vs_claim_slot(v);
+	}
+	shlock_drop(&vs_fds_lock);
+	errno = e;
+}
+
 void vs_fork_child(void)
 {
 	struct vsock *v;

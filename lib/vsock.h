@@ -225,5 +225,6 @@ bool vs_last_sharer(struct vsock *v, struct vstate *st);
 void vs_claim_slot(struct vsock *v);
 void vs_announce_fin(struct vsock *v, bool closed);
 void vs_fork_child(void);
+void vs_exec(bool before);	/* exec is about to be tried; it failed */
 
 #endif

@@ -135,6 +135,25 @@ pid_t __wrap_vfork(void)
 }
 #endif
 
+/* What comes after exec does not speak for our connections: nobody shall wait for its word. */
+#define EXEC(name, params, args)		\
+	int __wrap_##name params		\
+	{					\
+		int r_;				\
+						\
+		vs_exec(true);			\
+		r_ = sys_##name args;		\
+		vs_exec(false);			\
+		return r_;			\
+	}
+EXEC(execve, (const char *path, char *const argv[], char *const envp[]), (path, argv, envp))
+EXEC(execv, (const char *path, char *const argv[]), (path, argv))
+EXEC(execvp, (const char *file, char *const argv[]), (file, argv))
+EXEC(execvpe, (const char *file, char *const argv[], char *const envp[]), (file, argv, envp))
+EXEC(fexecve, (int fd, char *const argv[], char *const envp[]), (fd, argv, envp))
+EXEC(execveat, (int dir, const char *path, char *const argv[], char *const envp[], int flags),
+     (dir, path, argv, envp, flags))
+
 /* The open argument lists become arrays; then they go the way of the others. */
 #define COLLECT(first, last)						\
 	va_list ap_;							\
