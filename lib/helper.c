@@ -362,6 +362,14 @@ static void reap_later(struct vsock *v)
 	reaps = r;
 }
 
+/* Is a thread of this process in a send?  Other sharers go on with the mapping of their own. */
+static bool ours_holds(struct vstate *st)
+{
+	uint32_t tid = atomic_load(&st->tx) & ~SHLOCK_WAITERS;
+
+	return tid && (!atomic_load(&st->shared) || sys_own_thread((int)tid));
+}
+
 static void reap_timers(uint64_t now, uint64_t *next)
 {
 	struct reap **p = &reaps, *r;
@@ -370,8 +378,8 @@ static void reap_timers(uint64_t now, uint64_t *next)
 		struct vstate *st = atomic_load(&r->v->st);
 
 		if (r->due <= now && !RX_USERS(atomic_load(&r->v->rx0)) &&
-		    (!st || (!RX_USERS(atomic_load(atomic_load(&r->v->rxc))) &&
-			     (atomic_load(&st->shared) || !atomic_load(&st->tx))))) {
+		    !atomic_load(&r->v->inside) &&
+		    (!st || (!RX_USERS(atomic_load(atomic_load(&r->v->rxc))) && !ours_holds(st)))) {
 			*p = r->next;
 			vs_reap(r->v);
 			free(r);
@@ -436,6 +444,9 @@ static void serve(struct vsock *v, uint32_t want)
 		reap_later(v);
 		return;
 	}
+	/* Ended; a thread that waits for it has not noticed yet. */
+	if (vs_live(v) && !atomic_load(&v->nfd) && !v->orphan)
+		return;
 	if (want & WANT_OFFERED)
 		upgrade_offered(v);
 	if (want & WANT_MEET)

@@ -220,6 +220,15 @@ bool sys_alive(int tid)
 	return ok;
 }
 
+bool sys_own_thread(int tid)
+{
+	int e = errno;
+	bool ok = raw(SYS_tgkill, sys_getpid(), tid, 0, 0, 0, 0) == 0;
+
+	errno = e;
+	return ok;
+}
+
 uint64_t sys_starttime(int pid)
 {
 	char buf[512], path[40], *p;

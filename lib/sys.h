@@ -40,6 +40,7 @@ int sys_gettid(void);
 int sys_getpid(void);
 unsigned int sys_geteuid(void);
 bool sys_alive(int tid);
+bool sys_own_thread(int tid);			/* of this process */
 uint64_t sys_starttime(int pid);		/* 0 when there is no such process */
 uint64_t sys_netns(void);			/* inode of the network namespace, 0 unknown */
 void sys_raise_sigpipe(void);

@@ -176,6 +176,9 @@ int vs_wait_mend(struct vsock *v, uint64_t deadline_ns, bool installed)
 
 		if (ph & PH_NOREP)
 			return 0;
+		/* Another thread closed it under us. */
+		if (!atomic_load(&v->nfd))
+			return EBADF;
 		if (!(ph & PH_MEND)) {
 			vs_install();
 			if (!installed || !vs_mending(v))
@@ -196,7 +199,7 @@ int vs_wait_mend(struct vsock *v, uint64_t deadline_ns, bool installed)
 		/* With a time-out the kernel does not restart either. */
 		if (r == EINTR && (deadline_ns || !sys_signals_restart()))
 			return EINTR;
-		if (r == ETIMEDOUT)
+		if (r == ETIMEDOUT && atomic_load(&v->nfd))
 			helper_want(v, WANT_MEND);
 	}
 }
@@ -350,7 +353,7 @@ static ssize_t vs_stale(struct vsock *v, int fd, struct io_op *op)
 	return rx_kernel(fd, op, 0, 0);
 }
 
-ssize_t vs_rx_post(struct vsock *v, int fd, struct io_op op, ssize_t r)
+static ssize_t rx_post(struct vsock *v, int fd, struct io_op op, ssize_t r)
 {
 	uint64_t end = 0;
 	struct pollfd p;
@@ -425,6 +428,14 @@ ssize_t vs_rx_post(struct vsock *v, int fd, struct io_op op, ssize_t r)
 			return (ssize_t)done;
 		r = rx_call(v, fd, &op, done, 0);
 	}
+}
+
+ssize_t vs_rx_post(struct vsock *v, int fd, struct io_op op, ssize_t r)
+{
+	atomic_fetch_add(&v->inside, 1);
+	r = rx_post(v, fd, op, r);
+	atomic_fetch_sub(&v->inside, 1);
+	return r;
 }
 
 ssize_t vs_recv_any(struct vsock *v, int fd, struct io_op op)
@@ -665,7 +676,8 @@ void vs_settle(struct vsock *v)
 			break;
 		}
 		if (away) {
-			vs_wait_mend(v, end, true);
+			if (vs_wait_mend(v, end, true) == EBADF)
+				break;
 			continue;
 		}
 		lr = shlock_take(&st->tx, 100000000, false);
@@ -680,7 +692,7 @@ void vs_settle(struct vsock *v)
 }
 
 /* The slow half of a send: the phase is odd, or the kernel said something odd. */
-static ssize_t send_slow(struct vsock *v, int fd, const struct io_op *op, size_t done)
+static ssize_t send_slower(struct vsock *v, int fd, const struct io_op *op, size_t done)
 {
 	struct vstate *st = atomic_load(&v->st);
 	bool nb = nonblocking(fd, op->flags);
@@ -755,6 +767,16 @@ static ssize_t send_slow(struct vsock *v, int fd, const struct io_op *op, size_t
 			return done ? (ssize_t)done : -1;
 		}
 	}
+}
+
+static ssize_t send_slow(struct vsock *v, int fd, const struct io_op *op, size_t done)
+{
+	ssize_t r;
+
+	atomic_fetch_add(&v->inside, 1);
+	r = send_slower(v, fd, op, done);
+	atomic_fetch_sub(&v->inside, 1);
+	return r;
 }
 
 ssize_t vs_send_live(struct vsock *v, int fd, struct io_op op_)

@@ -582,6 +582,7 @@ void vs_fork_child(void)
 		atomic_store(&v->want, 0);
 		atomic_store(&v->rx0, atomic_load(&v->rx0) & ~UINT64_C(0xffff));
 		v->mend = NULL;
+		atomic_store(&v->inside, 0);
 		vs_claim_slot(v);
 	}
 }

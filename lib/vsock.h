@@ -153,6 +153,7 @@ struct vsock {
 	/* line 1: counters of the plain time */
 	_Alignas(64) _Atomic uint64_t rx0;
 	_Atomic uint32_t tx0;
+	_Atomic uint32_t inside;		/* threads in the slow paths, which look at st */
 	_Atomic uint32_t pollers;		/* threads in the kernel's poll with it */
 	_Atomic uint32_t nfd;
 	_Atomic int fd;				/* one of its descriptors */
