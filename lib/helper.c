@@ -460,12 +460,16 @@ static void drain_queue(void)
 	struct vsock *v = atomic_exchange(&queue, NULL), *next;
 
 	for (; v; v = next) {
-		uint32_t want;
+		uint32_t want, busy = WANT_BUSY;
 
 		next = atomic_load(&v->qnext);
-		want = atomic_exchange(&v->want, 0);
-		if (want)
+		/* While we are at it nobody queues it, and nobody gives it back. */
+		do {
+			want = atomic_exchange(&v->want, WANT_BUSY) & ~WANT_BUSY;
 			serve(v, want);
+			busy = WANT_BUSY;
+		} while (!(want & WANT_REAP) &&
+			 !atomic_compare_exchange_strong(&v->want, &busy, 0));
 	}
 }
 
@@ -746,6 +750,8 @@ void helper_fork_child(void)
 	for (fd = 0; fd < top; fd++)
 		if (fdtab_hidden(fd) && fd != log_descriptor())
 			fdtab_close_hidden(fd);
+		else if (fdtab_vsock(fd))
+			vs_fork_plain(fdtab_vsock(fd));
 	ep_fd = wake_fd = listen_fd = xfer_app = xfer_hlp = pidfd = -1;
 	own_table = false;
 	atomic_store(&vs_to_install, 0);

@@ -97,10 +97,10 @@ static bool switch_begin(struct vsock *v)
 }
 
 /* Live, or the reason why not. */
-static uint32_t go_live(struct vsock *v, enum ho_role role, const uint8_t *gid,
+static uint32_t go_live(struct vsock *v, uint32_t birth, enum ho_role role, const uint8_t *gid,
 			const uint8_t *key, struct pair *pair)
 {
-	uint32_t r = REASON_BUSY, birth = atomic_load(&v->birth);
+	uint32_t r = REASON_BUSY;
 	int i, fd;
 
 	for (i = 0; i < 5; i++) {
@@ -164,7 +164,7 @@ void upgrade_hello(struct chan *c, const struct msg *m)
 	struct vsock *v = *slot_of(m->nonce);
 	struct msg w = { .type = MSG_WELCOME, .nonce = m->nonce };
 	struct pair *pair;
-	uint32_t r;
+	uint32_t r, birth = v ? atomic_load(&v->birth) : 0;
 	int fd;
 
 	if (!v || v->offer_nonce != m->nonce || !m->nonce || atomic_load(&v->mode) != VS_PLAIN) {
@@ -184,7 +184,7 @@ void upgrade_hello(struct chan *c, const struct msg *m)
 	pair->magic = PAIR_MAGIC;
 	atomic_store(&pair->side[0].fin, PAIR_NO_FIN);
 	atomic_store(&pair->side[1].fin, PAIR_NO_FIN);
-	r = go_live(v, HO_OPENER, w.gid, w.key, pair);
+	r = go_live(v, birth, HO_OPENER, w.gid, w.key, pair);
 	if (r)
 		goto fail;
 	*slot_of(m->nonce) = NULL;
@@ -232,7 +232,7 @@ static void on_welcome(struct chan *c, const uint8_t *buf, size_t n, int *fds, i
 	pair = sys_map_shared(fds[0], PAIR_SIZE);
 	if (!pair || pair->magic != PAIR_MAGIC)
 		goto out;
-	r = go_live(v, HO_ACCEPTOR, m.gid, m.key, pair);
+	r = go_live(v, c->birth, HO_ACCEPTOR, m.gid, m.key, pair);
 	if (!r) {
 		mend_proc_add(v);
 		log_live(v);
@@ -257,6 +257,7 @@ void upgrade_dial(struct vsock *v)
 {
 	struct msg m = { .type = MSG_HELLO };
 	const struct tuple *t = &v->tuple;
+	uint32_t birth = atomic_load(&v->birth);
 	struct chan *c;
 	int fd;
 
@@ -281,6 +282,7 @@ void upgrade_dial(struct vsock *v)
 	}
 	c->on_msg = on_welcome;
 	c->on_end = hello_end;
+	c->birth = birth;
 	m.netns = sys_netns();
 	m.family = t->family;
 	m.oport = t->oport;

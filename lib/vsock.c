@@ -490,8 +490,8 @@ void vs_forget(int fd)
 	} else if (!atomic_load(&v->want)) {
 		give(v);
 	} else {
-		/* The helper still has it in its queue: it gives it back. */
-		atomic_fetch_or(&v->want, WANT_REAP);
+		/* The helper has it in its queue, or in hand: it gives it back. */
+		helper_want(v, WANT_REAP);
 	}
 }
 
@@ -567,6 +567,15 @@ void vs_exec(bool before)
 	}
 	shlock_drop(&vs_fds_lock);
 	errno = e;
+}
+
+/* The other threads, and what they and the helper were doing, are the parent's. */
+void vs_fork_plain(struct vsock *v)
+{
+	atomic_store(&v->want, 0);
+	atomic_store(&v->tx0, 0);
+	atomic_store(&v->pollers, 0);
+	atomic_fetch_and(&v->rx0, ~UINT64_C(0xffff));
 }
 
 void vs_fork_child(void)

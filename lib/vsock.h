@@ -79,7 +79,7 @@ struct names {			/* what getsockname and getpeername said first */
 struct vstate {
 	/* line 0: senders */
 	shlock tx;
-	uint8_t shut_wr, shut_rd;	/* the application shut that side */
+	_Atomic uint8_t shut_wr, shut_rd;	/* the application shut that side */
 	struct replay replay;
 	uint32_t untrimmed;		/* bytes kept since the kernel was last asked */
 	uint64_t tx_sent;		/* offset given to the kernel so far; < replay.end only if UNSENT or MEND */
@@ -148,7 +148,7 @@ struct vsock {
 	_Atomic(struct vstate *) st;
 	_Atomic uint8_t mode, kind;
 	uint8_t role, family;
-	uint8_t never;				/* reason not to upgrade, 0: may */
+	_Atomic uint8_t never;				/* reason not to upgrade, 0: may */
 	_Atomic uint32_t ops, next_try;		/* calls so far (listener: connections) */
 	/* line 1: counters of the plain time */
 	_Alignas(64) _Atomic uint64_t rx0;
@@ -165,7 +165,7 @@ struct vsock {
 	struct epreg *regs;
 	uint32_t marked_pid;			/* listener: who left the marker */
 	struct tuple tuple;			/* once it was looked at for an upgrade */
-	uint64_t offer_nonce;			/* our offer that is out, 0 none */
+	_Atomic uint64_t offer_nonce;			/* our offer that is out, 0 none */
 	/* the helper's */
 	_Atomic uint32_t want;
 	_Atomic(struct vsock *) qnext;
@@ -180,6 +180,7 @@ struct vsock {
 #define WANT_MEND	4u
 #define WANT_FLUSH	8u
 #define WANT_REAP	16u
+#define WANT_BUSY	32u	/* the helper is at it: not to be given back */
 
 extern _Atomic uint32_t vs_live_count;	/* live vsocks in this process */
 extern shlock vs_fds_lock;
@@ -227,5 +228,6 @@ void vs_claim_slot(struct vsock *v);
 void vs_announce_fin(struct vsock *v, bool closed);
 void vs_fork_child(void);
 void vs_exec(bool before);	/* exec is about to be tried; it failed */
+void vs_fork_plain(struct vsock *v);
 
 #endif
