@@ -281,6 +281,24 @@ out:
 
 #define TROUBLE (EPOLLERR | EPOLLHUP | EPOLLRDHUP)
 
+/* The application does not see this event: a ONESHOT is as good as not fired. */
+static void rearm(struct epset *s, struct vsock *v, uint64_t data)
+{
+	struct epreg *r;
+
+	lock(s);
+	for (r = s->nbucket ? *slot_of(s, data) : NULL; r; r = r->next_set)
+		if (r->v == v && r->data == data && r->events & EPOLLONESHOT) {
+			struct epoll_event ev = { .events = r->events, .data.u64 = r->data };
+
+			r->rearm = true;
+			/* Mended and put back already: armed by hand. */
+			if (!r->out)
+				sys_epoll_ctl(atomic_load(&s->fd), EPOLL_CTL_MOD, r->fd, &ev);
+		}
+	unlock(s);
+}
+
 /* Is one of the registrations with this data a live socket whose link is broken? */
 static bool kept_back(struct epset *s, const struct epoll_event *ev)
 {
@@ -293,14 +311,14 @@ static bool kept_back(struct epset *s, const struct epoll_event *ev)
 		for (r = *slot_of(s, ev->data.u64); r; r = r->next_set)
 			if (r->data == ev->data.u64 && n < ARRAY_SIZE(broken) &&
 			    atomic_load(&r->v->mode) == VS_LIVE) {
-				if (r->events & EPOLLONESHOT)
-					r->rearm = true;
 				broken[n++] = r->v;
 			}
 	unlock(s);
 	for (i = 0; i < n; i++)
-		if (vs_ready_trouble(broken[i], ev->events))
+		if (vs_ready_trouble(broken[i], ev->events)) {
+			rearm(s, broken[i], ev->data.u64);
 			return true;
+		}
 	return false;
 }
 

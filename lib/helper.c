@@ -301,12 +301,25 @@ static void chan_readable(struct chan *c)
 		helper_close(fds[i]);	/* a handler that keeps one leaves -1 */
 }
 
+/* Strangers that connect and say nothing must not keep others out: the oldest goes. */
+static void make_room(void)
+{
+	struct chan *c, *oldest = NULL;
+
+	if (nchan < CHAN_MAX)
+		return;
+	for (c = chans; c; c = c->next)
+		if (!c->dead && c->on_msg == first_msg)
+			oldest = c;
+	chan_close(oldest);
+}
+
 static void accept_all(void)
 {
 	int fd, i;
 
 	/* Bounded: mending goes on between the bursts of a noisy neighbour. */
-	for (i = 0; i < 16; i++) {
+	for (i = 0; i < 64; i++) {
 		struct chan *c;
 
 		fd = sys_accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
@@ -315,7 +328,8 @@ static void accept_all(void)
 		fd = helper_keep(fd);
 		if (fd < 0)
 			continue;
-		if (nchan >= CHAN_MAX || !good_uid(fd)) {
+		make_room();
+		if (nchan >= 2 * CHAN_MAX || !good_uid(fd)) {
 			log_debug("rendezvous: refused a connection");
 			helper_close(fd);
 			continue;
@@ -409,12 +423,17 @@ static void relax(uint64_t now, uint64_t *next)
 	for (v = vs_live_head; v; v = v->live_next) {
 		struct vstate *st = atomic_load(&v->st);
 
-		if (!st || st->replay.cap == st->replay.min || atomic_load(&st->phase) & PH_BITS)
+		if (!st || atomic_load(&st->phase) & PH_BITS)
 			continue;
 		if (shlock_take(&st->tx, 0, false) == SHLOCK_OK) {
 			uint32_t cap = st->replay.cap;
-			int fd = helper_borrow(atomic_load(&v->fd));
+			int fd;
 
+			if (cap == st->replay.min) {
+				shlock_drop(&st->tx);
+				continue;
+			}
+			fd = helper_borrow(atomic_load(&v->fd));
 			if (fd >= 0 && sys_sock_ino(fd) == st->link_ino)
 				vs_trim_locked(st, fd);
 			helper_close(fd);
@@ -732,6 +751,7 @@ void helper_fork_prepare(void)
 		atomic_store(&st->shared, 1);
 		if (v->pair)
 			atomic_store(&v->pair->side[st->ho.role].forked, 1);
+		vs_reserve_slot(v);
 	}
 }
 

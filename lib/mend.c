@@ -754,7 +754,7 @@ void mend_request(struct chan *c, const struct msg *req, const uint8_t *buf, siz
 		return;
 	}
 	m = mend_of(v);
-	if (!m || nfds < 1 || !lead(m)) {
+	if (!m || nfds < 1 || fds[0] < 0 || !lead(m)) {
 		say_no(c, req, st, REASON_BUSY);
 		return;
 	}

@@ -48,14 +48,14 @@ uint64_t sys_now_ns(void);			/* CLOCK_MONOTONIC */
 void sys_nap_us(unsigned int us);
 int sys_random(void *p, size_t n);		/* 0 or -1 */
 /*
- * Shared futexes: they work between processes.  wait returns 0, or an errno
- * (EAGAIN EINTR ETIMEDOUT); tmo_ns < 0 waits for ever.
- */
-/*
  * After EINTR: has every handler that is installed SA_RESTART?  Then the kernel
  * would have gone on.  Who ran is not known; with others beside it, EINTR.
  */
 bool sys_signals_restart(void);
+/*
+ * Shared futexes: they work between processes.  wait returns 0, or an errno
+ * (EAGAIN EINTR ETIMEDOUT); tmo_ns < 0 waits for ever.
+ */
 int sys_futex_wait(_Atomic uint32_t *w, uint32_t val, int64_t tmo_ns);
 void sys_futex_wake(_Atomic uint32_t *w, int n);
 

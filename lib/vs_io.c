@@ -331,12 +331,13 @@ static ssize_t rx_kernel(int fd, struct io_op *op, size_t done, int extra)
 
 static ssize_t rx_call(struct vsock *v, int fd, struct io_op *op, size_t done, int extra)
 {
-	_Atomic uint64_t *c = vs_rx_enter(v);
+	_Atomic uint64_t *c VS_RX_GUARD = vs_rx_enter(v);
 	ssize_t r = IO_NOCALL;
 
 	if (!vs_mending(v))
 		r = rx_kernel(fd, op, done, extra);
 	vs_rx_took(c, vs_rx_consumed(r, op->flags));
+	c = NULL;
 	return r;
 }
 
@@ -432,10 +433,10 @@ static ssize_t rx_post(struct vsock *v, int fd, struct io_op op, ssize_t r)
 
 ssize_t vs_rx_post(struct vsock *v, int fd, struct io_op op, ssize_t r)
 {
-	atomic_fetch_add(&v->inside, 1);
-	r = rx_post(v, fd, op, r);
-	atomic_fetch_sub(&v->inside, 1);
-	return r;
+	_Atomic uint32_t *in VS_COUNT_GUARD = &v->inside;
+
+	atomic_fetch_add(in, 1);
+	return rx_post(v, fd, op, r);
 }
 
 ssize_t vs_recv_any(struct vsock *v, int fd, struct io_op op)
@@ -745,7 +746,10 @@ static ssize_t send_slower(struct vsock *v, int fd, const struct io_op *op, size
 			}
 			e = wait_writable(fd, end);
 		} else {
+			shlock *held VS_LOCK_GUARD = &st->tx;
+
 			r = tx_kernel(fd, op, done, MSG_NOSIGNAL);
+			held = NULL;
 			e = r < 0 ? errno : 0;
 			if (r > 0) {
 				keep(v, st, fd, op, done, (size_t)r);
@@ -771,12 +775,10 @@ static ssize_t send_slower(struct vsock *v, int fd, const struct io_op *op, size
 
 static ssize_t send_slow(struct vsock *v, int fd, const struct io_op *op, size_t done)
 {
-	ssize_t r;
+	_Atomic uint32_t *in VS_COUNT_GUARD = &v->inside;
 
-	atomic_fetch_add(&v->inside, 1);
-	r = send_slower(v, fd, op, done);
-	atomic_fetch_sub(&v->inside, 1);
-	return r;
+	atomic_fetch_add(in, 1);
+	return send_slower(v, fd, op, done);
 }
 
 ssize_t vs_send_live(struct vsock *v, int fd, struct io_op op_)
@@ -811,7 +813,12 @@ ssize_t vs_send_live(struct vsock *v, int fd, struct io_op op_)
 		shlock_drop(&st->tx);
 		return send_slow(v, fd, op, 0);
 	}
-	r = tx_kernel(fd, op, 0, MSG_NOSIGNAL);
+	{
+		shlock *held VS_LOCK_GUARD = &st->tx;
+
+		r = tx_kernel(fd, op, 0, MSG_NOSIGNAL);
+		held = NULL;
+	}
 	if (likely(r > 0)) {
 		keep(v, st, fd, op, 0, (size_t)r);
 		shlock_drop(&st->tx);
@@ -897,12 +904,6 @@ int vs_shutdown(struct vsock *v, int fd, int how)
 	if (!(ph & (PH_MEND | PH_UNSENT)) || ph & PH_NOREP) {
 		vs_install();
 		r = sys_shutdown(fd, how);
-		/* Broken, and nobody had noticed: the FIN goes over the next link. */
-		if (r < 0 && errno == ENOTCONN && !(ph & PH_NOREP) && !atomic_load(&st->judged) &&
-		    !peer_closed(v, st)) {
-			vs_break(v, ECONNRESET, "ENOTCONN");
-			r = 0;
-		}
 	} else if (how == SHUT_RDWR) {
 		sys_shutdown(fd, SHUT_RD);
 	}

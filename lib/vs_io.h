@@ -51,6 +51,28 @@ static inline void vs_rx_took(_Atomic uint64_t *c, ssize_t r)
 	atomic_fetch_add(c, ((uint64_t)(r > 0 ? r : 0) << 16) - 1);
 }
 
+/* A cancelled thread leaves its counters on the way out (built with -fexceptions). */
+static inline void vs_rx_unwind(_Atomic uint64_t **c)
+{
+	if (unlikely(*c != NULL))
+		atomic_fetch_sub(*c, 1);
+}
+#define VS_RX_GUARD __attribute__((cleanup(vs_rx_unwind)))
+
+static inline void vs_count_unwind(_Atomic uint32_t **c)
+{
+	if (unlikely(*c != NULL))
+		atomic_fetch_sub(*c, 1);
+}
+#define VS_COUNT_GUARD __attribute__((cleanup(vs_count_unwind)))
+
+static inline void vs_lock_unwind(shlock **l)
+{
+	if (unlikely(*l != NULL))
+		shlock_drop(*l);
+}
+#define VS_LOCK_GUARD __attribute__((cleanup(vs_lock_unwind)))
+
 static inline bool vs_rx_fast(struct vsock *v)
 {
 	return likely(atomic_load_explicit(atomic_load_explicit(&v->phasep, memory_order_acquire),
@@ -86,12 +108,13 @@ ssize_t vs_rx_post(struct vsock *v, int fd, struct io_op op, ssize_t r);
 
 static inline ssize_t vs_recv(struct vsock *v, int fd, void *buf, size_t n, int flags)
 {
-	_Atomic uint64_t *c = vs_rx_enter(v);
+	_Atomic uint64_t *c VS_RX_GUARD = vs_rx_enter(v);
 	ssize_t r = IO_NOCALL;
 
 	if (vs_rx_fast(v))
 		r = sys_recv(fd, buf, n, flags);
 	vs_rx_took(c, vs_rx_consumed(r, flags));
+	c = NULL;
 	if (likely(r > 0 && !(flags & MSG_WAITALL))) {
 		if (unlikely(!vs_live(v)))
 			vs_count(v, r);

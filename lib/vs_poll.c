@@ -80,6 +80,12 @@ static void leave(struct held *h)
 	h->v = h->few;
 }
 
+static void unwind(struct held **h)
+{
+	if (*h)
+		leave(*h);
+}
+
 /* 1: inside; 0: a link of the set is being mended; -1: no memory. */
 static int enter(struct held *h, const struct pollfd *fds, nfds_t n)
 {
@@ -169,8 +175,11 @@ int vs_poll(struct pollfd *fds, nfds_t n, const struct timespec *tmo, const sigs
 			return -1;
 		}
 		if (in) {
+			struct held *guard __attribute__((cleanup(unwind))) = &h;
+
 			r = sys_ppoll(fds, n, tmo ? &t : NULL, mask);
 			e = errno;
+			guard = NULL;
 			leave(&h);
 			errno = e;
 		} else {

@@ -107,7 +107,7 @@ struct vsock *vs_new(int fd, int family, enum vs_kind kind)
 	atomic_store(&v->next_try, conf()->off ? UINT32_MAX : MEET_FIRST);
 	atomic_store(&v->nfd, 1);
 	atomic_store(&v->fd, fd);
-	v->slot = -1;
+	v->slot = v->child_slot = -1;
 	atomic_store(&v->phase_ok, 0);
 	v->tuple.family = 0;
 	v->pair = NULL;
@@ -216,11 +216,34 @@ static bool slot_take(struct vslot *s, uint32_t me)
 	return true;
 }
 
+/*
+ * Held under the parent's name until the child puts its own there; if the
+ * fork fails it is freed with the parent.
+ */
+void vs_reserve_slot(struct vsock *v)
+{
+	struct vstate *st = atomic_load(&v->st);
+	int i;
+
+	v->child_slot = -1;
+	for (i = 0; i < NPROC && v->child_slot < 0; i++)
+		if (slot_take(&st->slot[i].s, (uint32_t)sys_getpid()))
+			v->child_slot = i;
+}
+
 void vs_claim_slot(struct vsock *v)
 {
 	struct vstate *st = atomic_load(&v->st);
 	int i;
 
+	if (v->child_slot >= 0) {
+		v->slot = v->child_slot;
+		v->child_slot = -1;
+		atomic_store(&st->slot[v->slot].s.start, self_start((uint32_t)sys_getpid()));
+		atomic_store(&st->slot[v->slot].s.pid, (uint32_t)sys_getpid());
+		atomic_store(&v->rxc, &st->slot[v->slot].s.rx);
+		return;
+	}
 	for (i = 0; i < NPROC; i++) {
 		if (!slot_take(&st->slot[i].s, (uint32_t)sys_getpid()))
 			continue;

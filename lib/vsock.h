@@ -160,7 +160,7 @@ struct vsock {
 	_Atomic uint32_t free_next;		/* free list */
 	uint32_t index;
 	_Atomic uint32_t birth;			/* counts the connections this memory has stood for */
-	int slot;
+	int slot, child_slot;
 	struct pair *pair;
 	struct epreg *regs;
 	uint32_t marked_pid;			/* listener: who left the marker */
@@ -225,6 +225,7 @@ void vs_end(struct vsock *v);	/* the last descriptor is gone; vs_fds_lock is hel
 void vs_reap(struct vsock *v);
 bool vs_last_sharer(struct vsock *v, struct vstate *st);
 void vs_claim_slot(struct vsock *v);
+void vs_reserve_slot(struct vsock *v);	/* fork: for the child, before the parent can close */
 void vs_announce_fin(struct vsock *v, bool closed);
 void vs_fork_child(void);
 void vs_exec(bool before);	/* exec is about to be tried; it failed */

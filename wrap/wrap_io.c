@@ -88,8 +88,11 @@ int __wrap_recvmmsg(int fd, struct mmsghdr *vec, unsigned int n, int flags, stru
 
 #define PLAIN_SEND(v, call) do {			\
 	if (!vs_live(v) && vs_tx_enter_plain(v)) {	\
+		_Atomic uint32_t *in_ VS_COUNT_GUARD = &v->tx0; \
 		ssize_t r_ = (call);			\
 		int e_ = errno;				\
+							\
+		in_ = NULL;				\
 							\
 		vs_tx_leave_plain(v, r_ > 0 ? r_ : 0);	\
 		errno = e_;				\

@@ -35,7 +35,8 @@ int __wrap_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *tmo, const
 
 int __wrap_select(int n, fd_set *r, fd_set *w, fd_set *e, struct timeval *tmo)
 {
-	struct timespec t, t0, t1;
+	struct timespec t;
+	uint64_t start;
 	int64_t left;
 	int ret, err;
 
@@ -44,13 +45,11 @@ int __wrap_select(int n, fd_set *r, fd_set *w, fd_set *e, struct timeval *tmo)
 	if (!tmo)
 		return vs_select(n, r, w, e, NULL, NULL);
 	t = (struct timespec){ tmo->tv_sec + tmo->tv_usec / 1000000, tmo->tv_usec % 1000000 * 1000 };
-	clock_gettime(CLOCK_MONOTONIC, &t0);
+	start = sys_now_ns();
 	ret = vs_select(n, r, w, e, &t, NULL);
 	err = errno;
 	/* Linux's select leaves the time that was not slept. */
-	clock_gettime(CLOCK_MONOTONIC, &t1);
-	left = (t.tv_sec - (t1.tv_sec - t0.tv_sec)) * INT64_C(1000000) +
-		(t.tv_nsec - (t1.tv_nsec - t0.tv_nsec)) / 1000;
+	left = t.tv_sec * INT64_C(1000000) + t.tv_nsec / 1000 - (int64_t)(sys_now_ns() - start) / 1000;
 	if (left < 0)
 		left = 0;
 	*tmo = (struct timeval){ left / 1000000, left % 1000000 };

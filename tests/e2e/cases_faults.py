@@ -135,7 +135,8 @@ def hostile(case, breaks):
                     "a rendezvous socket in ROAM_DIR"):
         raise Fail("no rendezvous socket")
     before = s.proc.fds(), c.fds()
-    b = case.breaker([s.proc, c], interval="20:60", until=c) if breaks else None
+    b = case.breaker([s.proc, c], interval="20:60", until=c,
+                     half_closed=True) if breaks else None
     made, sent = attack(case, case.roam_dir, c)
     case.note(f"{made} connections, {sent} messages")
     case.check(made > 0 and sent > 0, "the attack reached nobody")

@@ -25,11 +25,12 @@ def bulk(case, client_mode, server_mode, how):
     case.need(how)
     # A reset rule bites only when a packet passes, and stands for a while:
     # fewer breaks a second, so a longer transfer.
-    size, at_least = ("40M", 2) if how == "kill" else ("80M", 1)
+    size, at_least = ("20M", 2) if how == "kill" else ("40M", 1)
     s = bulk_recv(case, mode=server_mode, size="80M", args=["-s", "16k"])
     c = bulk_send(case, s, mode=client_mode, size=size, rate=20, duplex=True)
     wait_upgraded(c, s.proc)
-    b = case.breaker([s.proc, c], how=how, until=c)
+    # The unpaced direction ends early: its half-closed rest is broken as well.
+    b = case.breaker([s.proc, c], how=how, until=c, half_closed=True)
     check_bulk(case, s, [c], duplex=True)
     check_resumed(case, case.breaks_of(b), [s.proc, c], at_least=at_least)
 
@@ -50,9 +51,9 @@ def rapid(case, mode):
     """The next break falls into the repair of the one before."""
     case.need("kill")
     s = bulk_recv(case, mode=mode, size="48M")
-    c = bulk_send(case, s, mode=mode, size="32M", rate=16, duplex=True)
+    c = bulk_send(case, s, mode=mode, size="16M", rate=16, duplex=True)
     wait_upgraded(c, s.proc)
-    b = case.breaker([s.proc, c], interval="0:2", until=c)
+    b = case.breaker([s.proc, c], interval="0:2", until=c, half_closed=True)
     check_bulk(case, s, [c], duplex=True)
     check_resumed(case, case.breaks_of(b), [s.proc, c], share=0.2, at_least=10)
 
