@@ -785,6 +785,39 @@ void helper_fork_child(void)
 	vs_fork_child();
 }
 
+#define EXIT_NS UINT64_C(3000000000)
+
+/*
+ * The kernel goes on delivering after a process has ended; so must we when a
+ * link is being mended just then.  The helper works on, for a while.
+ */
+static void deliver_last(void)
+{
+	uint64_t end = sys_now_ns() + EXIT_NS;
+	struct vsock *v;
+	bool busy = true;
+
+	while (busy && sys_now_ns() < end && atomic_load(&vs_live_count)) {
+		busy = false;
+		if (shlock_take(&vs_fds_lock, 100000000, false) != SHLOCK_OK)
+			return;
+		for (v = vs_live_head; v; v = v->live_next) {
+			struct vstate *st = atomic_load(&v->st);
+			uint32_t ph = atomic_load(&st->phase);
+
+			if (ph & PH_NOREP || !(ph & (PH_MEND | PH_UNSENT)) ||
+			    !vs_last_sharer(v, st) || !replay_used(&st->replay))
+				continue;
+			vs_announce_fin(v, false);
+			st->shut_wr = 1;
+			busy = true;
+		}
+		shlock_drop(&vs_fds_lock);
+		if (busy)
+			sys_nap_us(500);
+	}
+}
+
 void helper_exit(void)
 {
 	struct sockaddr_un a;
@@ -793,6 +826,8 @@ void helper_exit(void)
 	if (roam_vfork_child)
 		return;
 	meet_exit();
+	if (atomic_load(&state) == ON && !roam_in_helper)
+		deliver_last();
 	/* A forked child that never needed a helper ends connections like any other. */
 	if (shlock_take(&vs_fds_lock, 100000000, false) == SHLOCK_OK) {
 		for (v = vs_live_head; v; v = v->live_next) {

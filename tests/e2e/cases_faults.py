@@ -136,7 +136,7 @@ def hostile(case, breaks):
         raise Fail("no rendezvous socket")
     before = s.proc.fds(), c.fds()
     b = case.breaker([s.proc, c], interval="20:60", until=c,
-                     half_closed=True) if breaks else None
+                     half_closed=True, count=15) if breaks else None
     made, sent = attack(case, case.roam_dir, c)
     case.note(f"{made} connections, {sent} messages")
     case.check(made > 0 and sent > 0, "the attack reached nobody")
@@ -216,7 +216,7 @@ def silent_log(case):
     s = bulk_recv(case, mode="epoll", size="24M", env=env)
     c = bulk_send(case, s, mode="epoll", size="24M", rate=24, duplex=True)
     wait_upgraded(c)
-    b = case.breaker([s.proc, c], until=c)
+    b = case.breaker([s.proc, c], until=c, half_closed=True, count=5)
     check_bulk(case, s, [c], duplex=True)
     case.check(case.breaks_of(b) > 0, "nothing was broken")
     case.check(not re.search("^roam", s.proc.err(), re.M),

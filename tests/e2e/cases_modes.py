@@ -16,7 +16,8 @@ def echo(case, client_mode, server_mode, how):
     s = echo_server(case, mode=server_mode)
     c = echo_client(case, s, mode=client_mode)
     wait_upgraded(c, s.proc)
-    b = case.breaker([s.proc, c], how=how, until=c)
+    # A rule that eats the last FIN leaves the other end waiting, as TCP would.
+    b = case.breaker([s.proc, c], how=how, until=c, count=0 if how == "kill" else 5)
     check_echo(case, s, c)
     check_resumed(case, case.breaks_of(b), [s.proc, c], at_least=2)
 
@@ -25,12 +26,14 @@ def bulk(case, client_mode, server_mode, how):
     case.need(how)
     # A reset rule bites only when a packet passes, and stands for a while:
     # fewer breaks a second, so a longer transfer.
-    size, at_least = ("20M", 2) if how == "kill" else ("40M", 1)
+    size, at_least = ("40M", 6) if how == "kill" else ("40M", 1)
     s = bulk_recv(case, mode=server_mode, size="80M", args=["-s", "16k"])
     c = bulk_send(case, s, mode=client_mode, size=size, rate=20, duplex=True)
     wait_upgraded(c, s.proc)
     # The unpaced direction ends early: its half-closed rest is broken as well.
-    b = case.breaker([s.proc, c], how=how, until=c, half_closed=True)
+    # But not to the end: after an exit there is nobody to send again.
+    b = case.breaker([s.proc, c], how=how, until=c, half_closed=True,
+                     count=12 if how == "kill" else 4)
     check_bulk(case, s, [c], duplex=True)
     check_resumed(case, case.breaks_of(b), [s.proc, c], at_least=at_least)
 
@@ -53,7 +56,8 @@ def rapid(case, mode):
     s = bulk_recv(case, mode=mode, size="48M")
     c = bulk_send(case, s, mode=mode, size="16M", rate=16, duplex=True)
     wait_upgraded(c, s.proc)
-    b = case.breaker([s.proc, c], interval="0:2", until=c, half_closed=True)
+    b = case.breaker([s.proc, c], interval="0:2", until=c, half_closed=True,
+                     count=120)
     check_bulk(case, s, [c], duplex=True)
     check_resumed(case, case.breaks_of(b), [s.proc, c], share=0.2, at_least=10)
 
