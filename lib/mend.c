@@ -275,7 +275,8 @@ static uint32_t count_old(struct mend *m)
 	lib = vs_rx_count(m->v);
 	if (((got - lib) & RX_MASK) > 1)
 		return REASON_COUNT;
-	got -= (got - lib) & RX_MASK;
+	m->fin_theirs = ((got - lib) & RX_MASK) == 1;
+	got -= m->fin_theirs;
 	drop_unread(m);
 	end = got + c.unread;
 	more = m->nkept && m->kept_off + m->nkept > end && m->kept_off <= end ?
@@ -315,7 +316,6 @@ static int quiet(struct mend *m)
 
 		m->fin_ours = link_count(fd, false, &c) == 0 &&
 			(c.state == LINK_ESTABLISHED || c.state == LINK_CLOSE_WAIT);
-		m->fin_theirs = m->fin_ours && c.state == LINK_CLOSE_WAIT;
 		sys_shutdown(fd, SHUT_RDWR);
 		m->shut = true;
 		m->quiet_since = now;

@@ -3,7 +3,7 @@
  *
  * The fast paths are inline: one table look-up, two atomic instructions and
  * (live, sending) one copy around the kernel's own call.  Everything unusual
- * (end of stream, errors, a link being mended) is decided in vs_io.c.
+ * (end of stream, errors, a link being mended) is decided in vs_judge.c.
  *
  * The return value and errno of every function are the kernel's for the same
  * call on a TCP socket.

@@ -71,7 +71,7 @@ struct names {			/* what getsockname and getpeername said first */
 
 #define REPLAY_AT	4096u		/* replay memory begins here in the mapping */
 #define REPLAY_MIN	4096u
-#define REPLAY_SOFT	(128u << 10)	/* the ring's size in the steady state; see vs_io.c, keep() */
+#define REPLAY_SOFT	(128u << 10)	/* the ring's size in the steady state; see vs_tx.c, keep() */
 #define REPLAY_ASK	(64u << 10)	/* so often the kernel is asked what may go (~240 ns) */
 #define REPLAY_MAX	(16u << 20)
 #define VSTATE_SIZE	(REPLAY_AT + REPLAY_MAX)

@@ -1,0 +1,158 @@
+/* Receiving. */
+#include "vs_int.h"
+
+static ssize_t rx_kernel(int fd, struct io_op *op, size_t done, int extra)
+{
+	struct msghdr m = { 0 };
+	struct rest rest;
+	ssize_t r;
+
+	if (done) {
+		if (!vs_rest_of(op, done, &rest))
+			return -1;
+		m.msg_iov = rest.iov;
+		m.msg_iovlen = (size_t)rest.cnt;
+		r = sys_recvmsg(fd, &m, op->flags | extra);
+		vs_rest_free(&rest);
+		return r;
+	}
+	switch (op->kind) {
+	case IO_VEC:
+		if (!extra)
+			return sys_readv(fd, op->iov, op->cnt);
+		m.msg_iov = (struct iovec *)(uintptr_t)op->iov;
+		m.msg_iovlen = (size_t)op->cnt;
+		return sys_recvmsg(fd, &m, op->flags | extra);
+	case IO_MSG:
+		return sys_recvmsg(fd, op->msg, op->flags | extra);
+	case IO_FROM:
+		return sys_recvfrom(fd, op->one.iov_base, op->one.iov_len, op->flags | extra,
+				    op->addr, op->len);
+	default:
+		return sys_recv(fd, op->one.iov_base, op->one.iov_len, op->flags | extra);
+	}
+}
+
+static ssize_t rx_call(struct vsock *v, int fd, struct io_op *op, size_t done, int extra)
+{
+	_Atomic uint64_t *c VS_RX_GUARD = vs_rx_enter(v);
+	ssize_t r = IO_NOCALL;
+
+	if (!vs_mending(v))
+		r = rx_kernel(fd, op, done, extra);
+	vs_rx_took(c, vs_rx_consumed(r, op->flags));
+	c = NULL;
+	return r;
+}
+
+/*
+ * The number was closed where we do not see it (inside libc or a library) and
+ * is something else now: it is not ours any more.
+ */
+static ssize_t vs_stale(struct vsock *v, int fd, struct io_op *op)
+{
+	if (fdtab_vsock(fd) == v)
+		vs_abandon(fd);
+	if (op->kind == IO_BUF && !op->flags)
+		return sys_read(fd, op->one.iov_base, op->one.iov_len);
+	return rx_kernel(fd, op, 0, 0);
+}
+
+static ssize_t rx_post(struct vsock *v, int fd, struct io_op op, ssize_t r)
+{
+	uint64_t end = 0;
+	struct pollfd p;
+	size_t done = 0;
+	bool waited = false;
+	int e;
+
+	/* Being upgraded: microseconds, and then the one way or the other. */
+	while (r == IO_NOCALL && atomic_load(&v->mode) == VS_SWITCHING)
+		sys_nap_us(10);
+	if (!vs_live(v)) {
+		if (r == IO_NOCALL)
+			r = rx_call(v, fd, &op, 0, 0);
+		if (r == -1 && errno == ENOTSOCK)
+			return vs_stale(v, fd, &op);
+		if (r != IO_NOCALL) {
+			if (r >= 0)
+				vs_count(v, r);
+			return r;
+		}
+	}
+	for (;;) {
+		if (r > 0) {
+			done += (size_t)r;
+			if (!(op.flags & MSG_WAITALL) || op.flags & (MSG_PEEK | MSG_DONTWAIT) ||
+			    done >= vs_op_want(&op) || !vs_live(v))
+				return (ssize_t)done;
+			/* Cut short: by a signal, a time-out, the end, or a broken link? */
+			p = (struct pollfd){ fd, POLLIN | POLLRDHUP, 0 };
+			if (sys_poll(&p, 1, 0) <= 0 || !vs_ready_trouble(v, (uint32_t)p.revents))
+				return (ssize_t)done;
+			r = IO_NOCALL;
+		}
+		if (r != IO_NOCALL) {
+			e = errno;
+			if (r == 0 && (!vs_op_want(&op) || op.flags & MSG_OOB))
+				return 0;
+			if (r < 0 && !vs_link_error(e)) {
+				if (e == ENOTSOCK && !done)
+					return vs_stale(v, fd, &op);
+				return done ? (ssize_t)done : r;
+			}
+			if (op.flags & (MSG_OOB | MSG_ERRQUEUE))
+				return r;
+			if (!vs_judge_rx(v, fd, r, e)) {
+				if (vs_take_pending(v))
+					return -1;
+				errno = e;
+				return r;
+			}
+		}
+		/* The link is being mended. */
+		vs_install();
+		if (!vs_mending(v)) {
+			r = rx_call(v, fd, &op, done, 0);
+			continue;
+		}
+		if (vs_nonblocking(fd, op.flags)) {
+			errno = EAGAIN;
+			return done ? (ssize_t)done : -1;
+		}
+		if (!waited)
+			end = vs_deadline(fd, SO_RCVTIMEO);
+		waited = true;
+		e = vs_wait_mend(v, end, true);
+		if (e) {
+			errno = e;
+			return done ? (ssize_t)done : -1;
+		}
+		/* Nothing more to come: what the kernel has to say waits for the next call. */
+		if (done && atomic_load(atomic_load(&v->phasep)) & PH_NOREP)
+			return (ssize_t)done;
+		r = rx_call(v, fd, &op, done, 0);
+	}
+}
+
+ssize_t vs_rx_post(struct vsock *v, int fd, struct io_op op, ssize_t r)
+{
+	_Atomic uint32_t *in VS_COUNT_GUARD = &v->inside;
+
+	atomic_fetch_add(in, 1);
+	return rx_post(v, fd, op, r);
+}
+
+ssize_t vs_recv_any(struct vsock *v, int fd, struct io_op op)
+{
+	ssize_t r = rx_call(v, fd, &op, 0, 0);
+
+	if (likely(r > 0 && !(op.flags & MSG_WAITALL))) {
+		if (!vs_live(v))
+			vs_count(v, r);
+		return r;
+	}
+	if (r == -1 && errno == EAGAIN)
+		return r;
+	return vs_rx_post(v, fd, op, r);
+}

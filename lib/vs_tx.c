@@ -1,0 +1,335 @@
+/* Sending. */
+#include "vs_int.h"
+
+bool vs_tx_enter_plain(struct vsock *v)
+{
+	for (;;) {
+		atomic_fetch_add(&v->tx0, 1);
+		switch (atomic_load(&v->mode)) {
+		case VS_PLAIN:
+		case VS_GONE:	/* lost a race with close: the kernel says EBADF */
+			return true;
+		case VS_LIVE:
+			atomic_fetch_sub(&v->tx0, 1);
+			return false;
+		}
+		/* Switching takes microseconds. */
+		atomic_fetch_sub(&v->tx0, 1);
+		sys_nap_us(10);
+	}
+}
+
+/* The kernel has taken everything up to `sent`, of which q bytes are not acknowledged. */
+static void trim_to(struct vstate *st, uint64_t sent, int q)
+{
+	uint64_t to, limit = atomic_load(&st->trim_limit);
+
+	if (q < 0 || (uint64_t)q > sent - st->link_tx)
+		return;
+	to = sent - (uint64_t)q;
+	replay_trim(&st->replay, to < limit ? to : limit);
+}
+
+void vs_trim_locked(struct vstate *st, int fd)
+{
+	trim_to(st, st->tx_sent, sys_outq(fd));
+}
+
+static uint8_t *replay_mem(struct vstate *st)
+{
+	return (uint8_t *)st + REPLAY_AT;
+}
+
+/* The kernel took n bytes of op behind the first `done`: they may be asked for again. */
+static void keep(struct vsock *v, struct vstate *st, int fd, const struct io_op *op, size_t done, size_t n)
+{
+	const struct iovec *iov;
+	size_t skip = done;
+	int i, q = -1, cnt;
+
+	st->untrimmed += (uint32_t)n;
+	if (unlikely(st->untrimmed >= REPLAY_ASK)) {
+		st->untrimmed = 0;
+		if (atomic_load(&st->trim_limit) == UINT64_MAX && (q = sys_outq(fd)) >= 0 && (size_t)q < n) {
+			/* Some of this very send is on the other side already: keep the rest. */
+			skip += n - (size_t)q;
+			replay_trim(&st->replay, st->replay.end);
+			st->replay.base = st->replay.end += n - (size_t)q;
+			n = (size_t)q;
+		} else {
+			trim_to(st, st->replay.end + n, q);
+		}
+		replay_shrink(&st->replay, replay_mem(st), REPLAY_SOFT);
+	}
+	if (unlikely(n > replay_room(&st->replay)) && !replay_reserve(&st->replay, replay_mem(st), n)) {
+		vs_demote(v, REASON_BUFFER);
+		return;
+	}
+	iov = vs_op_iov(op, &cnt);
+	for (i = 0; n && i < cnt; i++) {
+		size_t len = iov[i].iov_len;
+
+		if (skip >= len) {
+			skip -= len;
+			continue;
+		}
+		len -= skip;
+		if (len > n)
+			len = n;
+		replay_append(&st->replay, replay_mem(st), (const char *)iov[i].iov_base + skip, len);
+		n -= len;
+		skip = 0;
+	}
+	st->tx_sent = st->replay.end;
+}
+
+static ssize_t tx_kernel(int fd, const struct io_op *op, size_t done, int extra)
+{
+	struct msghdr m = { 0 };
+	struct rest rest;
+	ssize_t r;
+
+	if (op->kind == IO_BUF && !done)
+		return sys_send(fd, op->one.iov_base, op->one.iov_len, op->flags | extra);
+	if (op->kind == IO_FROM && !done)
+		return sys_sendto(fd, op->one.iov_base, op->one.iov_len, op->flags | extra,
+				  op->addr, (socklen_t)op->cnt);
+	if (op->kind == IO_MSG && !done)
+		return sys_sendmsg(fd, op->msg, op->flags | extra);
+	/* Too many for writev are an error of its own. */
+	if (!done && (op->cnt < 0 || op->cnt > IOV_MAX))
+		return sys_writev(fd, op->iov, op->cnt);
+	if (!done) {
+		m.msg_iov = (struct iovec *)(uintptr_t)op->iov;
+		m.msg_iovlen = (size_t)op->cnt;
+		return sys_sendmsg(fd, &m, op->flags | extra);
+	}
+	if (!vs_rest_of(op, done, &rest))
+		return -1;
+	m.msg_iov = rest.iov;
+	m.msg_iovlen = (size_t)rest.cnt;
+	r = sys_sendmsg(fd, &m, op->flags | extra);
+	vs_rest_free(&rest);
+	return r;
+}
+
+void vs_flush_locked(struct vsock *v, int fd)
+{
+	struct vstate *st = atomic_load(&v->st);
+
+	while (st->tx_sent < st->replay.end) {
+		const uint8_t *p;
+		size_t n = replay_at(&st->replay, replay_mem(st), st->tx_sent, &p);
+		ssize_t r = sys_send(fd, p, n, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+		if (r < 0)
+			return;
+		st->tx_sent += (uint64_t)r;
+		if (atomic_load(&st->trim_limit) == UINT64_MAX && replay_used(&st->replay) > REPLAY_SOFT)
+			vs_trim_locked(st, fd);
+	}
+	if (st->shut_wr)
+		sys_shutdown(fd, SHUT_WR);
+	vs_phase(st, 0, PH_UNSENT);
+}
+
+/* What may be taken from the application while no link can carry it. */
+#define DOWN_LIMIT (256u << 10)
+
+static size_t append_down(struct vstate *st, const struct io_op *op, size_t done)
+{
+	uint64_t used = replay_used(&st->replay);
+	size_t n = vs_op_want(op) - done, k = 0;
+	struct rest rest;
+	int i;
+
+	if (used >= DOWN_LIMIT)
+		return 0;
+	if (n > DOWN_LIMIT - used)
+		n = DOWN_LIMIT - used;
+	if (!replay_reserve(&st->replay, replay_mem(st), n) || !vs_rest_of(op, done, &rest))
+		return 0;
+	for (i = 0; i < rest.cnt && k < n; i++) {
+		size_t len = rest.iov[i].iov_len < n - k ? rest.iov[i].iov_len : n - k;
+
+		replay_append(&st->replay, replay_mem(st), rest.iov[i].iov_base, len);
+		k += len;
+	}
+	vs_rest_free(&rest);
+	return k;
+}
+
+static ssize_t broken_pipe(struct vsock *v, const struct io_op *op, size_t done, int e)
+{
+	if (done)
+		return (ssize_t)done;
+	if (e == EPIPE && vs_take_pending(v))
+		return -1;
+	errno = e;
+	if (e == EPIPE && !(op->flags & MSG_NOSIGNAL)) {
+		sys_raise_sigpipe();
+		errno = EPIPE;
+	}
+	return -1;
+}
+
+/* The link cannot take bytes now (full): wait until it can. 0 or an errno. */
+int vs_wait_writable(int fd, uint64_t end)
+{
+	struct pollfd p = { fd, POLLOUT, 0 };
+	int tmo = 100, r;
+
+	if (end) {
+		int64_t left = (int64_t)(end - sys_now_ns());
+
+		if (left <= 0)
+			return EAGAIN;
+		if (left / 1000000 < tmo)
+			tmo = (int)(left / 1000000) + 1;
+	}
+	r = sys_poll(&p, 1, tmo);
+	return r < 0 ? errno : 0;
+}
+
+/* The slow half of a send: the phase is odd, or the kernel said something odd. */
+static ssize_t send_slower(struct vsock *v, int fd, const struct io_op *op, size_t done)
+{
+	struct vstate *st = atomic_load(&v->st);
+	bool nb = vs_nonblocking(fd, op->flags);
+	uint64_t end = nb ? 0 : vs_deadline(fd, SO_SNDTIMEO);
+
+	for (;;) {
+		enum shlock_result lr;
+		uint32_t ph;
+		ssize_t r;
+		int e = 0;
+
+		vs_install();
+		lr = shlock_take(&st->tx, nb ? 1000000 : -1, true);
+		if (lr == SHLOCK_INTR || lr == SHLOCK_BUSY || lr == SHLOCK_SELF) {
+			errno = lr == SHLOCK_INTR ? EINTR : EAGAIN;
+			return done ? (ssize_t)done : -1;
+		}
+		ph = atomic_load(&st->phase);
+		if (ph & PH_NOREP) {
+			shlock_drop(&st->tx);
+			r = tx_kernel(fd, op, done, MSG_NOSIGNAL);
+			if (r >= 0)
+				return (ssize_t)done + r;
+			return broken_pipe(v, op, done, errno);
+		}
+		if (ph & PH_UNSENT && !vs_mending(v))
+			vs_flush_locked(v, fd);
+		ph = atomic_load(&st->phase);
+		if (st->shut_wr) {
+			shlock_drop(&st->tx);
+			return broken_pipe(v, op, done, EPIPE);
+		}
+		if (vs_mending(v)) {
+			/* A link that is up but not ours yet takes what the helper gave it, no more. */
+			if (ph & PH_MEND)
+				done += append_down(st, op, done);
+			shlock_drop(&st->tx);
+			if (done == vs_op_want(op))
+				return (ssize_t)done;
+			if (nb) {
+				errno = EAGAIN;
+				return done ? (ssize_t)done : -1;
+			}
+			e = vs_wait_mend(v, end, true);
+		} else if (ph & PH_UNSENT) {
+			shlock_drop(&st->tx);
+			if (nb) {
+				errno = EAGAIN;
+				return done ? (ssize_t)done : -1;
+			}
+			e = vs_wait_writable(fd, end);
+		} else {
+			shlock *held VS_LOCK_GUARD = &st->tx;
+
+			r = tx_kernel(fd, op, done, MSG_NOSIGNAL);
+			held = NULL;
+			e = r < 0 ? errno : 0;
+			if (r > 0) {
+				keep(v, st, fd, op, done, (size_t)r);
+				done += (size_t)r;
+			}
+			shlock_drop(&st->tx);
+			if (r >= 0 && (done == vs_op_want(op) || nb))
+				return (ssize_t)done;
+			if (r < 0 && !vs_link_error(e)) {
+				errno = e;
+				return done ? (ssize_t)done : -1;
+			}
+			if (r < 0 && !vs_judge_tx(v, e))
+				return broken_pipe(v, op, done, e);
+			e = 0;
+		}
+		if (e) {
+			errno = e;
+			return done ? (ssize_t)done : -1;
+		}
+	}
+}
+
+static ssize_t send_slow(struct vsock *v, int fd, const struct io_op *op, size_t done)
+{
+	_Atomic uint32_t *in VS_COUNT_GUARD = &v->inside;
+
+	atomic_fetch_add(in, 1);
+	return send_slower(v, fd, op, done);
+}
+
+ssize_t vs_send_live(struct vsock *v, int fd, struct io_op op_)
+{
+	const struct io_op *op = &op_;
+	struct vstate *st = atomic_load(&v->st);
+	enum shlock_result lr;
+	ssize_t r;
+	int e;
+
+	if (unlikely(op->flags & MSG_OOB)) {
+		vs_settle(v);
+		vs_demote(v, REASON_OOB);
+		return send_slow(v, fd, op, 0);
+	}
+	lr = shlock_take(&st->tx, 0, true);
+	if (unlikely(lr != SHLOCK_OK)) {
+		if (lr == SHLOCK_SELF) {
+			/* Over a send that is giving the link what it lacks: not before that is done. */
+			if (atomic_load(&st->phase) & (PH_MEND | PH_UNSENT)) {
+				errno = EAGAIN;
+				return -1;
+			}
+			/* A signal handler over a send: the order of bytes is the kernel's to say. */
+			vs_demote(v, REASON_NESTED);
+			return tx_kernel(fd, op, 0, 0);
+		}
+		return send_slow(v, fd, op, 0);
+	}
+	if (unlikely(atomic_load_explicit(&st->phase, memory_order_acquire) !=
+		     atomic_load_explicit(&v->phase_ok, memory_order_relaxed))) {
+		shlock_drop(&st->tx);
+		return send_slow(v, fd, op, 0);
+	}
+	{
+		shlock *held VS_LOCK_GUARD = &st->tx;
+
+		r = tx_kernel(fd, op, 0, MSG_NOSIGNAL);
+		held = NULL;
+	}
+	if (likely(r > 0)) {
+		keep(v, st, fd, op, 0, (size_t)r);
+		shlock_drop(&st->tx);
+		return r;
+	}
+	e = errno;
+	shlock_drop(&st->tx);
+	if (r == 0 || !vs_link_error(e)) {
+		errno = e;
+		return r;
+	}
+	if (!vs_judge_tx(v, e))
+		return broken_pipe(v, op, 0, e);
+	return send_slow(v, fd, op, 0);
+}
