@@ -46,7 +46,7 @@ def objects(archive):
         m = re.match(r".*[:\[]([^:\[\]]+)\.o\]?:\s*[0-9a-f]*\s+(\w)\s+(\S+)", line)
         if not m:
             continue
-        source = m[1]
+        source = os.path.basename(m[1])     # a thin archive names paths
         for prefix in (".._lib_", "lib_"):
             if source.startswith(prefix):
                 source = "lib/" + source[len(prefix):]
