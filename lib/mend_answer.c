@@ -1,0 +1,196 @@
+/* Being asked. */
+#include "mend_int.h"
+
+void mend_answer(struct mend *m);
+
+static void on_confirm(struct chan *c, const uint8_t *buf, size_t n, int *fds, int nfds)
+{
+	struct mend *m = c->v->mend;
+	struct vstate *st = mend_state_of(m);
+	struct ho_plan plan;
+	struct msg in, out;
+
+	(void)fds;
+	(void)nfds;
+	if (!m || m->in_chan != c || wire_decode(&in, st->ho.key, buf, n) != WIRE_OK)
+		return;
+	ho_input(&st->ho, &in, st->replay.base, st->replay.end, &out, &plan);
+	if (st->ho.confirmed) {
+		atomic_store(&st->trim_limit, UINT64_MAX);
+		mend_drop_kept(m);
+		m->in_chan = NULL;
+		chan_close(c);
+	}
+}
+
+static void on_confirm_end(struct chan *c)
+{
+	struct mend *m = c->v->mend;
+	struct vstate *st = mend_state_of(m);
+
+	if (!m || m->in_chan != c)
+		return;
+	m->in_chan = NULL;
+	/* It may never have heard our OK: the link it gave us leads nowhere. */
+	if (!st->ho.confirmed && st->ho.state == HO_UP && !(atomic_load(&st->phase) & PH_MEND))
+		vs_break(c->v, ECONNRESET, "unconfirmed");
+}
+
+void mend_answer(struct mend *m)
+{
+	struct vstate *st = mend_state_of(m);
+	struct ho_plan plan;
+	struct msg in, out;
+	int mem, link;
+
+	if (wire_decode(&in, st->ho.key, m->in, m->in_len) != WIRE_OK) {
+		log_error("resume: forged request refused");
+		st->ho.refused++;
+		mend_drop_in(m);
+		return;
+	}
+	switch (ho_input(&st->ho, &in, st->replay.base, st->replay.end, &out, &plan)) {
+	case HO_BREAK:
+		vs_break(m->v, ECONNRESET, "asked");
+		if (!m->since)
+			m->since = sys_now_ns();
+		m->state = M_QUIET;
+		m->due = sys_now_ns();
+		return;
+	case HO_COMMIT:
+		mend_drop_ask(m);
+		mem = mend_unread_memfd(m);
+		if (m->nunread && mem < 0) {
+			mend_give_up(m, REASON_MEMORY, ECONNRESET);
+			return;
+		}
+		/* If this is not delivered the link breaks, and we mend again. */
+		chan_send(m->in_chan, &out, st->ho.key, &mem, mem >= 0);
+		helper_close(mem);
+		m->in_chan->on_msg = on_confirm;
+		m->in_chan->on_end = on_confirm_end;
+		m->in_chan->due = sys_now_ns() + ASK_NS;
+		mend_drop_kept(m);
+		m->kept = m->unread;
+		m->nkept = m->nunread;
+		m->kept_off = st->ho.rx_off;
+		m->unread = NULL;
+		m->nunread = 0;
+		link = m->in_link;
+		m->in_link = -1;
+		m->in_len = 0;
+		mend_adopt(m, link, false, &plan, m->in_mem);
+		helper_close(m->in_mem);
+		m->in_mem = -1;
+		return;
+	case HO_OVER:
+		chan_send(m->in_chan, &out, st->ho.key, NULL, 0);
+		mend_give_up(m, st->ho.reason, ECONNRESET);
+		return;
+	default:
+		if (out.type)
+			chan_send(m->in_chan, &out, st->ho.key, NULL, 0);
+		mend_drop_in(m);
+	}
+}
+
+/* Without the connection's key nothing can be said that the asker must believe. */
+void mend_say_refuse(struct chan *c, const struct msg *m, uint32_t reason)
+{
+	struct msg no = { .type = MSG_REFUSE, .nonce = m->nonce, .reason = reason };
+
+	chan_send(c, &no, NULL, NULL, 0);
+	chan_close(c);
+}
+
+void mend_say_no(struct chan *c, const struct msg *m, struct vstate *st, uint32_t reason)
+{
+	struct msg no = { .type = MSG_NO, .nonce = m->nonce, .reason = reason,
+			  .flags = st->ho.role == HO_ACCEPTOR ? MSGF_ACCEPTOR : 0 };
+
+	memcpy(no.gid, m->gid, WIRE_GID);
+	chan_send(c, &no, st->ho.key, NULL, 0);
+	chan_close(c);
+}
+
+/* A request speaks to the other role, a sharer to its own. */
+struct vsock *mend_live_by_gid(const uint8_t *gid, enum ho_role role)
+{
+	struct vsock *v;
+
+	shlock_take(&vs_fds_lock, -1, false);
+	v = vs_by_gid(gid, role);
+	shlock_drop(&vs_fds_lock);
+	return v;
+}
+
+static void in_end(struct chan *c)
+{
+	struct mend *m = c->v->mend;
+
+	/* The asker hung up before we were quiet. */
+	if (m && m->in_chan == c) {
+		m->in_chan = NULL;
+		mend_drop_in(m);
+		if (m->state == M_QUIET && !m->chan) {
+			m->state = M_DIAL;
+			m->due = sys_now_ns() + ACCEPTOR_NS;
+		}
+	}
+}
+
+static void in_more(struct chan *c, const uint8_t *buf, size_t n, int *fds, int nfds)
+{
+	(void)buf;
+	(void)n;
+	(void)fds;
+	(void)nfds;
+	in_end(c);		/* nothing may come before we have answered */
+	chan_close(c);
+}
+
+void mend_request(struct chan *c, const struct msg *req, const uint8_t *buf, size_t n,
+		  int *fds, int nfds)
+{
+	struct vsock *v = mend_live_by_gid(req->gid, req->flags & MSGF_ACCEPTOR ? HO_OPENER : HO_ACCEPTOR);
+	struct vstate *st = v ? atomic_load(&v->st) : NULL;
+	struct msg checked;
+	struct mend *m;
+
+	if (!st) {
+		mend_say_refuse(c, req, REASON_GONE);
+		return;
+	}
+	if (wire_decode(&checked, st->ho.key, buf, n) != WIRE_OK) {
+		log_error("resume: forged request refused");
+		st->ho.refused++;
+		chan_close(c);
+		return;
+	}
+	if (atomic_load(&st->phase) & PH_NOREP) {
+		mend_say_no(c, req, st, atomic_load(&st->reason));
+		return;
+	}
+	m = mend_of(v);
+	if (!m || nfds < 1 || fds[0] < 0 || !mend_lead(m)) {
+		mend_say_no(c, req, st, REASON_BUSY);
+		return;
+	}
+	mend_drop_in(m);
+	m->in_chan = c;
+	c->v = v;
+	c->birth = atomic_load(&v->birth);
+	c->on_msg = in_more;
+	c->on_end = in_end;
+	m->in_link = fds[0];
+	fds[0] = -1;
+	if (nfds > 1) {
+		m->in_mem = fds[1];
+		fds[1] = -1;
+	}
+	memcpy(m->in, buf, n);
+	m->in_len = n;
+	if (!m->since)
+		m->since = sys_now_ns();
+	mend_answer(m);
+}

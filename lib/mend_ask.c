@@ -1,0 +1,160 @@
+/* Asking the other end for a new link. */
+#include "mend_int.h"
+
+int mend_unread_memfd(struct mend *m)
+{
+	void *p;
+	int fd;
+
+	if (!m->nunread)
+		return -1;
+	fd = helper_keep(sys_memfd("roam-unread", m->nunread));
+	if (fd < 0)
+		return -1;
+	p = sys_map_shared(fd, m->nunread);
+	if (!p) {
+		helper_close(fd);
+		return -1;
+	}
+	memcpy(p, m->unread, m->nunread);
+	sys_unmap(p, m->nunread);
+	return fd;
+}
+
+static void on_answer(struct chan *c, const uint8_t *buf, size_t n, int *fds, int nfds)
+{
+	struct mend *m = c->v->mend;
+	struct vstate *st = mend_state_of(m);
+	struct ho_plan plan;
+	struct msg in, out;
+	enum wire_error we;
+
+	if (!m || m->chan != c)
+		return;
+	we = wire_decode(&in, st->ho.key, buf, n);
+	if (we == WIRE_OK && in.type == MSG_REFUSE) {
+		/* The process is there, the connection is not; a sharer may still have it. */
+		ho_ask_failed(&st->ho);
+		if (atomic_load(&c->v->pair->side[!st->ho.role].forked) &&
+		    sys_now_ns() - m->since < GRACE_NS)
+			mend_again(m, 10 * MS);
+		else
+			/* Closed there, by a process that could not say so: the FIN was its word. */
+			mend_give_up(m, REASON_GONE, m->fin_theirs ? 0 : ECONNRESET);
+		return;
+	}
+	if (we != WIRE_OK) {
+		log_error("resume: %s from the other end's process", wire_strerror(we));
+		ho_ask_failed(&st->ho);
+		mend_again(m, 0);
+		return;
+	}
+	switch (ho_input(&st->ho, &in, st->replay.base, st->replay.end, &out, &plan)) {
+	case HO_COMMIT: {
+		int link = m->cand;
+
+		m->cand = -1;
+		chan_send(c, &out, st->ho.key, NULL, 0);
+		mend_adopt(m, link, true, &plan, nfds ? fds[0] : -1);
+		break;
+	}
+	case HO_RETRY:
+		/* Theirs is on the way, or they are busy. */
+		mend_again(m, 2 * MS);
+		break;
+	case HO_OVER:
+		mend_give_up(m, st->ho.reason, st->ho.reason == REASON_GONE ? 0 : ECONNRESET);
+		break;
+	default:
+		break;
+	}
+}
+
+static void on_answer_end(struct chan *c)
+{
+	struct mend *m = c->v->mend;
+
+	if (!m || m->chan != c)
+		return;
+	ho_ask_failed(&mend_state_of(m)->ho);
+	m->chan = NULL;		/* closed by the caller */
+	mend_again(m, 0);
+}
+
+void mend_ask(struct mend *m)
+{
+	struct vstate *st = mend_state_of(m);
+	uint32_t theirs = atomic_load(&m->v->pair->side[!st->ho.role].family);
+	int family[2] = { m->v->family, theirs == 6 ? 6 : 4 }, pair[2], fds[2], nfds = 0;
+	struct msg out;
+	uint64_t nonce;
+	int mem = -1, r;
+
+	if (sys_random(&nonce, sizeof(nonce)) < 0 || link_pair(family, pair) < 0) {
+		log_debug("no new link: %s", strerror(errno));
+		mend_again(m, 0);
+		return;
+	}
+	m->cand = helper_keep(pair[0]);
+	pair[1] = helper_keep(pair[1]);
+	if (!ho_ask(&st->ho, nonce, st->replay.end, false, &out)) {
+		helper_close(pair[1]);
+		mend_again(m, 2 * MS);
+		return;
+	}
+	fds[nfds++] = pair[1];
+	if (m->nunread) {
+		mem = mend_unread_memfd(m);
+		if (mem >= 0)
+			fds[nfds++] = mem;
+	}
+	r = m->cand < 0 || pair[1] < 0 || (m->nunread && mem < 0) ? -1 : chan_send(m->chan, &out, st->ho.key, fds, nfds);
+	helper_close(pair[1]);
+	helper_close(mem);
+	if (r < 0) {
+		ho_ask_failed(&st->ho);
+		mend_again(m, 0);
+		return;
+	}
+	m->state = M_ASKED;
+	m->due = 0;
+	m->chan->due = sys_now_ns() + ASK_NS;
+}
+
+void mend_dial(struct mend *m)
+{
+	struct vstate *st = mend_state_of(m);
+	struct pair_side *side = &m->v->pair->side[!st->ho.role];
+	uint64_t now = sys_now_ns();
+	bool refused = true;
+	int i, fd = -1;
+
+	for (i = 0; i < NPROC && fd < 0; i++) {
+		uint32_t pid = atomic_load(&side->proc[i].pid);
+		uint64_t start = atomic_load(&side->proc[i].start);
+
+		if (!pid || pid > INT32_MAX)
+			continue;
+		fd = chan_dial(pid, start);
+		if (fd < 0 && errno != ECONNREFUSED && errno != ENOENT && errno != EACCES)
+			refused = false;
+	}
+	if (fd < 0) {
+		if (refused && (!atomic_load(&side->forked) || now - m->since > GRACE_NS)) {
+			mend_give_up(m, REASON_GONE, 0);
+			return;
+		}
+		mend_again(m, refused ? 10 * MS : 0);
+		return;
+	}
+	m->chan = chan_open(fd, now + ASK_NS, m->v);
+	if (!m->chan) {
+		helper_close(fd);
+		mend_again(m, 0);
+		return;
+	}
+	m->chan->on_msg = on_answer;
+	m->chan->on_end = on_answer_end;
+	m->state = M_QUIET;
+	m->due = now;
+}

@@ -1,0 +1,90 @@
+/* The attempt to mend one connection, between the files that make up mend.h's functions. */
+#ifndef ROAM_MEND_INT_H
+#define ROAM_MEND_INT_H
+
+#include "conf.h"
+#include "link_tcp.h"
+#include "log.h"
+#include "mend.h"
+#include "sys.h"
+#include "vs_io.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum mend_state { M_IDLE, M_DIAL, M_QUIET, M_ASKED, M_FLUSH, M_FOLLOW };
+
+#define MS 1000000u
+#define ASK_NS		(1000u * MS)	/* the other helper answers within this, or is asked again */
+#define ACCEPTOR_NS	(3u * MS)	/* the opener asks first; we only if it does not */
+#define QUIET_NS	(2000u * MS)	/* a thread that does not leave (longjmp) ends the connection */
+#define GRACE_NS	(1000u * MS)	/* a forked sharer may still come forward */
+#define DEADLINE_NS	(UINT64_C(60000) * MS)	/* then ETIMEDOUT, as TCP would */
+#define BACKOFF_MAX	(200u * MS)
+
+struct mend {
+	struct vsock *v;
+	struct mend *next;
+	enum mend_state state;
+	uint64_t due;			/* 0: nothing to do on time */
+	uint64_t since, quiet_since;
+	uint64_t backoff;
+	bool shut, fin_ours;		/* we shut the old link; it could still send a FIN */
+	/*
+	 * The present link in the helper's own table: borrowed from the program
+	 * while it is looked at, or not yet installed there, or not yet flushed.
+	 */
+	int own;
+	bool untold;			/* the program's queue was full */
+	uint32_t told;			/* follower: the generation that was passed on */
+	bool fin_theirs;		/* the kernel had seen the other end's */
+	struct chan *chan;		/* where we asked */
+	int cand;			/* our end of the link offered there */
+	struct chan *in_chan;		/* where we were asked */
+	int in_link, in_mem;
+	size_t in_len;
+	uint8_t in[WIRE_MAX];
+	uint8_t *unread;		/* of the link being left */
+	size_t nunread;
+	/*
+	 * What we gave back with an OK that may not have arrived: the other end
+	 * has it for sure only after DONE.  From offset kept_off.
+	 */
+	uint8_t *kept;
+	uint64_t kept_off;
+	size_t nkept;
+};
+
+/* mend.c: the attempt's state. */
+struct mend *mend_of(struct vsock *v);		/* NULL: no memory */
+struct vstate *mend_state_of(struct mend *m);
+int mend_own_fd(struct mend *m);		/* -1: closed past us */
+void mend_drop_own(struct mend *m);
+void mend_settle(struct mend *m);
+void mend_tell(struct mend *m, int link);
+void mend_drop_ask(struct mend *m);
+void mend_drop_in(struct mend *m);
+void mend_drop_unread(struct mend *m);
+void mend_drop_kept(struct mend *m);
+void mend_drop_lead(struct mend *m);
+void mend_rest(struct mend *m);
+bool mend_lead(struct mend *m);
+void mend_give_up(struct mend *m, uint32_t reason, int err);
+void mend_again(struct mend *m, uint64_t wait);	/* 0: the backoff's */
+
+/* mend_link.c: what the old link carried, and the new one. */
+int mend_quiet(struct mend *m);			/* 1 quiet and counted, 0 not yet, -1 given up */
+int mend_unread_memfd(struct mend *m);
+void mend_adopt(struct mend *m, int link, bool syn, const struct ho_plan *plan, int mem);
+
+/* mend_ask.c, mend_answer.c, mend_share.c */
+void mend_dial(struct mend *m);
+void mend_ask(struct mend *m);
+void mend_answer(struct mend *m);
+void mend_follow(struct mend *m);
+void mend_say_refuse(struct chan *c, const struct msg *m, uint32_t reason);
+void mend_say_no(struct chan *c, const struct msg *m, struct vstate *st, uint32_t reason);
+struct vsock *mend_live_by_gid(const uint8_t *gid, enum ho_role role);
+
+#endif

@@ -1,0 +1,166 @@
+/* What did the old link carry?  And the new one takes its place. */
+#include "mend_int.h"
+
+static uint32_t count_old(struct mend *m)
+{
+	struct vstate *st = mend_state_of(m);
+	struct link_count c;
+	uint64_t w, got, lib, end, more;
+	int fd = mend_own_fd(m);
+
+	if (link_count(fd, st->link_syn, &c) < 0)
+		return REASON_COUNT;
+	/* Every byte the kernel was given is in the replay buffer, or was. A FIN counts as one. */
+	w = st->link_tx + c.sent;
+	if (w != st->tx_sent && !(w == st->tx_sent + 1 && (m->fin_ours || st->shut_wr)))
+		return REASON_COUNT;
+	/* The kernel counts a FIN as a byte received, the library does not: that tells. */
+	got = st->link_rx + c.received;
+	lib = vs_rx_count(m->v);
+	if (((got - lib) & RX_MASK) > 1)
+		return REASON_COUNT;
+	m->fin_theirs = ((got - lib) & RX_MASK) == 1;
+	got -= m->fin_theirs;
+	mend_drop_unread(m);
+	end = got + c.unread;
+	more = m->nkept && m->kept_off + m->nkept > end && m->kept_off <= end ?
+		m->kept_off + m->nkept - end : 0;
+	if (c.unread + more) {
+		m->unread = malloc(c.unread + more);
+		if (!m->unread)
+			return REASON_MEMORY;
+		if (c.unread && link_peek(fd, m->unread, c.unread) != (ssize_t)c.unread)
+			return REASON_COUNT;
+		memcpy(m->unread + c.unread, m->kept + (end - m->kept_off), more);
+	}
+	m->nunread = c.unread + more;
+	mend_drop_kept(m);
+	ho_break(&st->ho);
+	ho_drained(&st->ho, got, m->nunread);
+	return REASON_NONE;
+}
+
+/* 1: quiet and counted; 0: not yet (due is set); -1: given up. */
+int mend_quiet(struct mend *m)
+{
+	struct vstate *st = mend_state_of(m);
+	uint64_t now = sys_now_ns();
+	int fd, i;
+	uint32_t bad;
+
+	if (st->ho.state != HO_UP && st->ho.state != HO_CUTTING)
+		return 1;
+	fd = mend_own_fd(m);
+	if (fd < 0) {
+		mend_give_up(m, REASON_GONE, 0);
+		return -1;
+	}
+	if (!m->shut) {
+		struct link_count c;
+
+		m->fin_ours = link_count(fd, false, &c) == 0 &&
+			(c.state == LINK_ESTABLISHED || c.state == LINK_CLOSE_WAIT);
+		sys_shutdown(fd, SHUT_RDWR);
+		m->shut = true;
+		m->quiet_since = now;
+	}
+	for (i = 0; i < 20; i++) {
+		if (shlock_take(&st->tx, 0, false) == SHLOCK_OK) {
+			if (!vs_rx_busy(m->v) && !atomic_load(&m->v->pollers)) {
+				bad = count_old(m);
+				shlock_drop(&st->tx);
+				if (bad) {
+					mend_give_up(m, bad, ECONNRESET);
+					return -1;
+				}
+				return 1;
+			}
+			shlock_drop(&st->tx);
+		}
+		sys_nap_us(10);
+	}
+	if (now - m->quiet_since > QUIET_NS) {
+		mend_give_up(m, REASON_BUSY, ECONNRESET);
+		return -1;
+	}
+	m->due = now + MS;
+	return 0;
+}
+
+/* ---- the new link */
+
+/* Puts back what the peer has not consumed.  False: it does not fit or fails. */
+static bool put_back(struct vstate *st, const struct ho_plan *plan, int mem)
+{
+	uint64_t need = plan->resend_from < st->replay.base ? st->replay.base - plan->resend_from : 0;
+	size_t size = mem >= 0 ? sys_memfd_size(mem) : 0;
+	uint8_t *p;
+
+	if (!need)
+		return true;
+	if (need > plan->given_back || need > size || need > REPLAY_MAX)
+		return false;
+	p = sys_map_shared(mem, size);
+	if (!p)
+		return false;
+	if (!replay_reserve(&st->replay, (uint8_t *)st + REPLAY_AT, need)) {
+		sys_unmap(p, size);
+		return false;
+	}
+	replay_prepend(&st->replay, (uint8_t *)st + REPLAY_AT, p, need);
+	sys_unmap(p, size);
+	return true;
+}
+
+/* The link is ours: give it the stream and the program.  link is consumed. */
+void mend_adopt(struct mend *m, int link, bool syn, const struct ho_plan *plan, int mem)
+{
+	struct vsock *v = m->v;
+	struct vstate *st = mend_state_of(m);
+	uint64_t stall, resent;
+	char id[9];
+
+	/* Senders only hold it to append to the replay buffer now. */
+	shlock_take(&st->tx, -1, false);
+	if (!put_back(st, plan, mem)) {
+		shlock_drop(&st->tx);
+		helper_close(link);
+		mend_give_up(m, REASON_GAP, ECONNRESET);
+		return;
+	}
+	if (mend_own_fd(m) >= 0)
+		link_copy_options(m->own, link);
+	mend_drop_own(m);
+	m->own = link;
+	st->link_ino = sys_sock_ino(link);
+	st->link_syn = syn;
+	st->link_tx = plan->resend_from;
+	st->link_rx = st->ho.rx_off;
+	st->tx_sent = plan->resend_from;
+	atomic_store(&st->trim_limit, ho_trim_limit(&st->ho));
+	atomic_store(&st->pending_err, 0);
+	resent = st->replay.end - plan->resend_from;
+	stall = sys_now_ns() - st->broke_ns;
+	st->mends++;
+	st->resent += resent;
+	st->stall_ns += stall;
+	if (st->shut_rd)
+		sys_shutdown(link, SHUT_RD);
+	vs_phase_next(st, PH_UNSENT, PH_MEND);
+	vs_flush_locked(v, link);
+	shlock_drop(&st->tx);
+	vs_log_id(v, id);
+	log_info("%s resumed gen=%u resent=%llu stall_us=%llu", id, vs_gen(st),
+		 (unsigned long long)resent, (unsigned long long)stall / 1000);
+	mend_rest(m);
+	mend_drop_lead(m);
+	/* After the phase: what the program hears from the new socket it may act upon. */
+	mend_tell(m, link);
+	if (atomic_load(&st->phase) & PH_UNSENT) {
+		m->state = M_FLUSH;
+		m->due = sys_now_ns() + 100 * MS;
+		helper_watch(v, link);
+	} else if (v->orphan) {
+		helper_want(v, WANT_FLUSH);
+	}
+}
