@@ -109,7 +109,6 @@ struct vsock *vs_new(int fd, int family, enum vs_kind kind)
 	atomic_store(&v->fd, fd);
 	v->slot = v->child_slot = -1;
 	atomic_store(&v->phase_ok, 0);
-	v->tuple.family = 0;
 	v->pair = NULL;
 	v->regs = NULL;
 	v->index = i;
