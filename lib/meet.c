@@ -112,6 +112,16 @@ static bool local(int family, const uint8_t *self, const uint8_t *peer)
 	return family == 4 ? peer[0] == 127 : !memcmp(peer, one, 16);
 }
 
+/* The helper may look at a connection that another one has just replaced. */
+static shlock tuple_lock;
+
+void meet_noted(struct vsock *v, struct tuple *t)
+{
+	shlock_take(&tuple_lock, -1, false);
+	*t = v->tuple;
+	shlock_drop(&tuple_lock);
+}
+
 bool meet_tuple(struct vsock *v, int fd, struct tuple *t)
 {
 	struct sockaddr_storage self, peer;
@@ -126,7 +136,9 @@ bool meet_tuple(struct vsock *v, int fd, struct tuple *t)
 	a = end_of(&self, o ? t->oaddr : t->aaddr, o ? &t->oport : &t->aport);
 	b = end_of(&peer, o ? t->aaddr : t->oaddr, o ? &t->aport : &t->oport);
 	t->family = (uint8_t)a;
+	shlock_take(&tuple_lock, -1, false);
 	v->tuple = *t;
+	shlock_drop(&tuple_lock);
 	return a && a == b && local(a, o ? t->oaddr : t->aaddr, o ? t->aaddr : t->oaddr);
 }
 
@@ -236,7 +248,10 @@ void meet_unmark(struct vsock *v, int fd)
 
 static bool path_of(struct vsock *v, char *path, size_t n)
 {
-	return v->tuple.family && offer_path(&v->tuple, path, n);
+	struct tuple t;
+
+	meet_noted(v, &t);
+	return t.family && offer_path(&t, path, n);
 }
 
 void meet_withdraw(struct vsock *v)

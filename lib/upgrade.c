@@ -164,6 +164,7 @@ void upgrade_hello(struct chan *c, const struct msg *m)
 	struct vsock *v = *slot_of(m->nonce);
 	struct msg w = { .type = MSG_WELCOME, .nonce = m->nonce };
 	struct pair *pair;
+	struct tuple t;
 	uint32_t r, birth = v ? atomic_load(&v->birth) : 0;
 	int fd;
 
@@ -171,7 +172,8 @@ void upgrade_hello(struct chan *c, const struct msg *m)
 		refuse(c, m->nonce, REASON_GONE);
 		return;
 	}
-	if (m->netns != sys_netns() || !same_tuple(m, &v->tuple)) {
+	meet_noted(v, &t);
+	if (m->netns != sys_netns() || !same_tuple(m, &t)) {
 		refuse(c, m->nonce, REASON_TUPLE);
 		return;
 	}
@@ -256,7 +258,7 @@ static void hello_end(struct chan *c)
 void upgrade_dial(struct vsock *v)
 {
 	struct msg m = { .type = MSG_HELLO };
-	const struct tuple *t = &v->tuple;
+	struct tuple t;
 	uint32_t birth = atomic_load(&v->birth);
 	struct chan *c;
 	int fd;
@@ -283,12 +285,13 @@ void upgrade_dial(struct vsock *v)
 	c->on_msg = on_welcome;
 	c->on_end = hello_end;
 	c->birth = birth;
+	meet_noted(v, &t);
 	m.netns = sys_netns();
-	m.family = t->family;
-	m.oport = t->oport;
-	m.aport = t->aport;
-	memcpy(m.oaddr, t->oaddr, 16);
-	memcpy(m.aaddr, t->aaddr, 16);
+	m.family = t.family;
+	m.oport = t.oport;
+	m.aport = t.aport;
+	memcpy(m.oaddr, t.oaddr, 16);
+	memcpy(m.aaddr, t.aaddr, 16);
 	m.pid = (uint32_t)sys_getpid();
 	m.start = helper_start_time();
 	if (chan_send(c, &m, NULL, NULL, 0) < 0) {
