@@ -782,6 +782,7 @@ void helper_fork_child(void)
 	relax_due = 0;
 	atomic_store(&state, OFF);
 	mend_fork_child();
+	meet_fork_child();
 	vs_fork_child();
 }
 

@@ -115,6 +115,11 @@ static bool local(int family, const uint8_t *self, const uint8_t *peer)
 /* The helper may look at a connection that another one has just replaced. */
 static shlock tuple_lock;
 
+void meet_fork_child(void)
+{
+	atomic_store(&tuple_lock, 0);	/* whoever held it is a thread of the parent */
+}
+
 void meet_noted(struct vsock *v, struct tuple *t)
 {
 	shlock_take(&tuple_lock, -1, false);

@@ -30,6 +30,7 @@ void meet_unmark(struct vsock *v, int fd);
 void meet_withdraw(struct vsock *v);		/* opener: take the offer back */
 /* The connection's ends as both see them; false: not both on this host. */
 bool meet_tuple(struct vsock *v, int fd, struct tuple *t);	/* also noted in v */
+void meet_fork_child(void);
 void meet_noted(struct vsock *v, struct tuple *t);	/* what meet_tuple noted */
 /* Reads the offer for an acceptor's connection. */
 bool meet_offer(struct vsock *v, uint32_t *pid, uint64_t *start, uint64_t *nonce);
