@@ -92,7 +92,7 @@ void mend_drop_in(struct mend *m)
 	helper_close(m->in_link);
 	helper_close(m->in_mem);
 	m->in_link = m->in_mem = -1;
-	m->in_len = 0;
+	m->in.type = 0;
 }
 
 void mend_drop_unread(struct mend *m)
@@ -296,7 +296,7 @@ static void step(struct mend *m)
 		q = mend_quiet(m);
 		if (q <= 0)
 			break;
-		if (m->in_chan && m->in_len)
+		if (m->in_chan && m->in.type)
 			mend_answer(m);
 		if (m->state == M_QUIET) {
 			if (m->chan)

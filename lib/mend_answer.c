@@ -1,18 +1,19 @@
 /* Being asked. */
 #include "mend_int.h"
 
-void mend_answer(struct mend *m);
-
 static void on_confirm(struct chan *c, const uint8_t *buf, size_t n, int *fds, int nfds)
 {
 	struct mend *m = c->v->mend;
-	struct vstate *st = mend_state_of(m);
 	struct ho_plan plan;
+	struct vstate *st;
 	struct msg in, out;
 
 	(void)fds;
 	(void)nfds;
-	if (!m || m->in_chan != c || wire_decode(&in, st->ho.key, buf, n) != WIRE_OK)
+	if (!m || m->in_chan != c)
+		return;
+	st = mend_state_of(m);
+	if (wire_decode(&in, st->ho.key, buf, n) != WIRE_OK)
 		return;
 	ho_input(&st->ho, &in, st->replay.base, st->replay.end, &out, &plan);
 	if (st->ho.confirmed) {
@@ -26,10 +27,11 @@ static void on_confirm(struct chan *c, const uint8_t *buf, size_t n, int *fds, i
 static void on_confirm_end(struct chan *c)
 {
 	struct mend *m = c->v->mend;
-	struct vstate *st = mend_state_of(m);
+	struct vstate *st;
 
 	if (!m || m->in_chan != c)
 		return;
+	st = mend_state_of(m);
 	m->in_chan = NULL;
 	/* It may never have heard our OK: the link it gave us leads nowhere. */
 	if (!st->ho.confirmed && st->ho.state == HO_UP && !(atomic_load(&st->phase) & PH_MEND))
@@ -40,16 +42,10 @@ void mend_answer(struct mend *m)
 {
 	struct vstate *st = mend_state_of(m);
 	struct ho_plan plan;
-	struct msg in, out;
+	struct msg out;
 	int mem, link;
 
-	if (wire_decode(&in, st->ho.key, m->in, m->in_len) != WIRE_OK) {
-		log_error("resume: forged request refused");
-		st->ho.refused++;
-		mend_drop_in(m);
-		return;
-	}
-	switch (ho_input(&st->ho, &in, st->replay.base, st->replay.end, &out, &plan)) {
+	switch (ho_input(&st->ho, &m->in, st->replay.base, st->replay.end, &out, &plan)) {
 	case HO_BREAK:
 		vs_break(m->v, ECONNRESET, "asked");
 		if (!m->since)
@@ -78,7 +74,7 @@ void mend_answer(struct mend *m)
 		m->nunread = 0;
 		link = m->in_link;
 		m->in_link = -1;
-		m->in_len = 0;
+		m->in.type = 0;
 		mend_adopt(m, link, false, &plan, m->in_mem);
 		helper_close(m->in_mem);
 		m->in_mem = -1;
@@ -188,8 +184,7 @@ void mend_request(struct chan *c, const struct msg *req, const uint8_t *buf, siz
 		m->in_mem = fds[1];
 		fds[1] = -1;
 	}
-	memcpy(m->in, buf, n);
-	m->in_len = n;
+	m->in = checked;
 	if (!m->since)
 		m->since = sys_now_ns();
 	mend_answer(m);

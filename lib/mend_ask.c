@@ -24,13 +24,14 @@ int mend_unread_memfd(struct mend *m)
 static void on_answer(struct chan *c, const uint8_t *buf, size_t n, int *fds, int nfds)
 {
 	struct mend *m = c->v->mend;
-	struct vstate *st = mend_state_of(m);
 	struct ho_plan plan;
+	struct vstate *st;
 	struct msg in, out;
 	enum wire_error we;
 
 	if (!m || m->chan != c)
 		return;
+	st = mend_state_of(m);
 	we = wire_decode(&in, st->ho.key, buf, n);
 	if (we == WIRE_OK && in.type == MSG_REFUSE) {
 		/* The process is there, the connection is not; a sharer may still have it. */

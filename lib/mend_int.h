@@ -43,8 +43,7 @@ struct mend {
 	int cand;			/* our end of the link offered there */
 	struct chan *in_chan;		/* where we were asked */
 	int in_link, in_mem;
-	size_t in_len;
-	uint8_t in[WIRE_MAX];
+	struct msg in;			/* its MAC was right; type 0: answered */
 	uint8_t *unread;		/* of the link being left */
 	size_t nunread;
 	/*
@@ -75,10 +74,10 @@ void mend_again(struct mend *m, uint64_t wait);	/* 0: the backoff's */
 
 /* mend_link.c: what the old link carried, and the new one. */
 int mend_quiet(struct mend *m);			/* 1 quiet and counted, 0 not yet, -1 given up */
-int mend_unread_memfd(struct mend *m);
 void mend_adopt(struct mend *m, int link, bool syn, const struct ho_plan *plan, int mem);
 
 /* mend_ask.c, mend_answer.c, mend_share.c */
+int mend_unread_memfd(struct mend *m);		/* -1: nothing unread, or no memory */
 void mend_dial(struct mend *m);
 void mend_ask(struct mend *m);
 void mend_answer(struct mend *m);

@@ -87,8 +87,6 @@ int mend_quiet(struct mend *m)
 	return 0;
 }
 
-/* ---- the new link */
-
 /* Puts back what the peer has not consumed.  False: it does not fit or fails. */
 static bool put_back(struct vstate *st, const struct ho_plan *plan, int mem)
 {
@@ -141,9 +139,6 @@ void mend_adopt(struct mend *m, int link, bool syn, const struct ho_plan *plan, 
 	atomic_store(&st->pending_err, 0);
 	resent = st->replay.end - plan->resend_from;
 	stall = sys_now_ns() - st->broke_ns;
-	st->mends++;
-	st->resent += resent;
-	st->stall_ns += stall;
 	if (st->shut_rd)
 		sys_shutdown(link, SHUT_RD);
 	vs_phase_next(st, PH_UNSENT, PH_MEND);

@@ -29,11 +29,12 @@ void mend_pull(struct chan *c, const struct msg *req, const uint8_t *buf, size_t
 static void on_link(struct chan *c, const uint8_t *buf, size_t n, int *fds, int nfds)
 {
 	struct mend *m = c->v->mend;
-	struct vstate *st = mend_state_of(m);
+	struct vstate *st;
 	struct msg in;
 
 	if (!m || m->chan != c)
 		return;
+	st = mend_state_of(m);
 	if (wire_decode(&in, st->ho.key, buf, n) == WIRE_OK && in.type == MSG_LINK && nfds == 1 &&
 	    in.gen == vs_gen(st)) {
 		if (helper_tell(c->v, fds[0], (uint32_t)in.gen))

@@ -27,9 +27,9 @@ void vs_settle(struct vsock *v)
 	int fd = atomic_load(&v->fd), zero = 0, e = errno;
 
 	while (st && vs_live(v)) {
-		uint32_t ph = atomic_load(&st->phase);
-		bool away;
 		enum shlock_result lr;
+		uint32_t ph;
+		bool away;
 
 		vs_install();
 		away = vs_mending(v);
@@ -130,7 +130,7 @@ ssize_t vs_sendfile(struct vsock *v, int out, int in, off_t *off, size_t n)
 		ssize_t r, s;
 
 		if (pos < 0) {
-			ssize_t k = -1;
+			ssize_t k;
 
 			/* Not a file, but it may be something the kernel can send from. */
 			if (!off && errno == ESPIPE) {

@@ -1,7 +1,7 @@
 /* Receiving. */
 #include "vs_int.h"
 
-static ssize_t rx_kernel(int fd, struct io_op *op, size_t done, int extra)
+static ssize_t rx_kernel(int fd, struct io_op *op, size_t done)
 {
 	struct msghdr m = { 0 };
 	struct rest rest;
@@ -12,34 +12,30 @@ static ssize_t rx_kernel(int fd, struct io_op *op, size_t done, int extra)
 			return -1;
 		m.msg_iov = rest.iov;
 		m.msg_iovlen = (size_t)rest.cnt;
-		r = sys_recvmsg(fd, &m, op->flags | extra);
+		r = sys_recvmsg(fd, &m, op->flags);
 		vs_rest_free(&rest);
 		return r;
 	}
 	switch (op->kind) {
 	case IO_VEC:
-		if (!extra)
-			return sys_readv(fd, op->iov, op->cnt);
-		m.msg_iov = (struct iovec *)(uintptr_t)op->iov;
-		m.msg_iovlen = (size_t)op->cnt;
-		return sys_recvmsg(fd, &m, op->flags | extra);
+		return sys_readv(fd, op->iov, op->cnt);
 	case IO_MSG:
-		return sys_recvmsg(fd, op->msg, op->flags | extra);
+		return sys_recvmsg(fd, op->msg, op->flags);
 	case IO_FROM:
-		return sys_recvfrom(fd, op->one.iov_base, op->one.iov_len, op->flags | extra,
+		return sys_recvfrom(fd, op->one.iov_base, op->one.iov_len, op->flags,
 				    op->addr, op->len);
 	default:
-		return sys_recv(fd, op->one.iov_base, op->one.iov_len, op->flags | extra);
+		return sys_recv(fd, op->one.iov_base, op->one.iov_len, op->flags);
 	}
 }
 
-static ssize_t rx_call(struct vsock *v, int fd, struct io_op *op, size_t done, int extra)
+static ssize_t rx_call(struct vsock *v, int fd, struct io_op *op, size_t done)
 {
 	_Atomic uint64_t *c VS_RX_GUARD = vs_rx_enter(v);
 	ssize_t r = IO_NOCALL;
 
 	if (!vs_mending(v))
-		r = rx_kernel(fd, op, done, extra);
+		r = rx_kernel(fd, op, done);
 	vs_rx_took(c, vs_rx_consumed(r, op->flags));
 	c = NULL;
 	return r;
@@ -55,7 +51,7 @@ static ssize_t vs_stale(struct vsock *v, int fd, struct io_op *op)
 		vs_abandon(fd);
 	if (op->kind == IO_BUF && !op->flags)
 		return sys_read(fd, op->one.iov_base, op->one.iov_len);
-	return rx_kernel(fd, op, 0, 0);
+	return rx_kernel(fd, op, 0);
 }
 
 static ssize_t rx_post(struct vsock *v, int fd, struct io_op op, ssize_t r)
@@ -71,7 +67,7 @@ static ssize_t rx_post(struct vsock *v, int fd, struct io_op op, ssize_t r)
 		sys_nap_us(10);
 	if (!vs_live(v)) {
 		if (r == IO_NOCALL)
-			r = rx_call(v, fd, &op, 0, 0);
+			r = rx_call(v, fd, &op, 0);
 		if (r == -1 && errno == ENOTSOCK)
 			return vs_stale(v, fd, &op);
 		if (r != IO_NOCALL) {
@@ -113,7 +109,7 @@ static ssize_t rx_post(struct vsock *v, int fd, struct io_op op, ssize_t r)
 		/* The link is being mended. */
 		vs_install();
 		if (!vs_mending(v)) {
-			r = rx_call(v, fd, &op, done, 0);
+			r = rx_call(v, fd, &op, done);
 			continue;
 		}
 		if (vs_nonblocking(fd, op.flags)) {
@@ -131,7 +127,7 @@ static ssize_t rx_post(struct vsock *v, int fd, struct io_op op, ssize_t r)
 		/* Nothing more to come: what the kernel has to say waits for the next call. */
 		if (done && atomic_load(atomic_load(&v->phasep)) & PH_NOREP)
 			return (ssize_t)done;
-		r = rx_call(v, fd, &op, done, 0);
+		r = rx_call(v, fd, &op, done);
 	}
 }
 
@@ -145,7 +141,7 @@ ssize_t vs_rx_post(struct vsock *v, int fd, struct io_op op, ssize_t r)
 
 ssize_t vs_recv_any(struct vsock *v, int fd, struct io_op op)
 {
-	ssize_t r = rx_call(v, fd, &op, 0, 0);
+	ssize_t r = rx_call(v, fd, &op, 0);
 
 	if (likely(r > 0 && !(op.flags & MSG_WAITALL))) {
 		if (!vs_live(v))

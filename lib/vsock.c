@@ -140,22 +140,23 @@ void vs_dup(struct vsock *v, int to)
 	fdtab_set(to, (uintptr_t)v);
 }
 
-void vs_phase(struct vstate *st, uint32_t set, uint32_t clear)
+static void phase_change(struct vstate *st, uint32_t set, uint32_t clear, uint32_t step)
 {
 	uint32_t p = atomic_load(&st->phase);
 
-	while (!atomic_compare_exchange_weak(&st->phase, &p, (p & ~clear) | set))
+	while (!atomic_compare_exchange_weak(&st->phase, &p, ((p & ~clear) | set) + step))
 		;
 	sys_futex_wake(&st->phase, INT32_MAX);
 }
 
+void vs_phase(struct vstate *st, uint32_t set, uint32_t clear)
+{
+	phase_change(st, set, clear, 0);
+}
+
 void vs_phase_next(struct vstate *st, uint32_t set, uint32_t clear)
 {
-	uint32_t p = atomic_load(&st->phase);
-
-	while (!atomic_compare_exchange_weak(&st->phase, &p, ((p & ~clear) | set) + PH_GEN))
-		;
-	sys_futex_wake(&st->phase, INT32_MAX);
+	phase_change(st, set, clear, PH_GEN);
 }
 
 uint64_t vs_rx_count(struct vsock *v)
@@ -164,11 +165,8 @@ uint64_t vs_rx_count(struct vsock *v)
 	uint64_t n = RX_BYTES(atomic_load(&v->rx0));
 	int i;
 
-	if (st) {
-		n += atomic_load(&st->rx_folded) - st->rx_base;
-		for (i = 0; i < NPROC; i++)
-			n += RX_BYTES(atomic_load(&st->slot[i].s.rx));
-	}
+	for (i = 0; st && i < NPROC; i++)
+		n += RX_BYTES(atomic_load(&st->slot[i].s.rx));
 	return n & RX_MASK;
 }
 
@@ -344,8 +342,6 @@ int vs_go_live(struct vsock *v, int fd, enum ho_role role, const uint8_t *gid, c
 	st->link_rx = 0;
 	st->link_syn = v->role == HO_OPENER;
 	st->shut_wr = ended;
-	st->rx_base = 0;
-	st->born_ns = sys_now_ns();
 	atomic_store(&st->phase, PH_GEN);
 	ho_init(&st->ho, role, gid, key);
 	atomic_store(&st->trim_limit, UINT64_MAX);

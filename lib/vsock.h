@@ -22,7 +22,8 @@
  *	UNSENT	the replay buffer holds bytes the new link has not taken yet
  *	NOREP	given up: the kernel's socket is all there is
  *
- * Lock order:  fork_lock -> fds_lock -> epset.lock -> vstate.tx -> vstate.mx.
+ * Lock order:  vs_fds_lock -> sets_lock -> epset.lock -> vstate.tx -> vstate.mx;
+ * regs_lock is innermost.
  * vstate.tx is held over a blocking send in the kernel; nobody holding another
  * lock may wait for it without limit.
  */
@@ -98,11 +99,9 @@ struct vstate {
 	uint32_t link_syn;		/* the link's SYN counts as one acknowledged byte */
 	uint64_t link_tx;		/* offset of the link's first sent byte */
 	uint64_t link_rx;		/* offset of the link's first received byte */
-	uint64_t rx_base;		/* bytes counted before there were slots */
-	_Atomic uint64_t rx_folded;	/* bytes of slots that were given back */
 	uint64_t ino;			/* fstat's st_ino of the first kernel socket */
 	uint64_t link_ino;		/* and of the present one */
-	uint64_t born_ns, mends, resent, stall_ns, broke_ns;
+	uint64_t broke_ns;		/* when the break was noticed */
 	struct handover ho;
 	struct names names;
 };
