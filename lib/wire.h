@@ -23,15 +23,23 @@ enum msg_type {
 /* msg.flags */
 #define MSGF_CUT	1	/* a planned handover: the old link still lives */
 #define MSGF_ACCEPTOR	2	/* the acceptor sent it: a reflected message gives itself away */
+#define MSGF_CLOSED	4	/* NOTICE: closed, or plain again: believe the kernel */
+#define MSGF_MOVED	8	/* OWN: the end was elsewhere before */
+#define MSGF_GONE	16	/* ADDR: the address is no longer the host's */
+
+/* COMMAND.op */
+enum command { CMD_FREEZE = 1, CMD_THAW, CMD_PARK, CMD_LIST, CMD_PEERS, CMD_STATS, CMD_NETCHANGE };
 
 struct msg {
 	uint8_t type;
 	uint8_t flags;
-	uint8_t family;			/* 4 or 6 */
+	uint8_t family;			/* 4 or 6, of the addresses; 0: none known */
+	uint8_t op;			/* enum command */
 	uint16_t oport, aport;		/* ports of opener and acceptor, host order */
+	uint16_t port;
 	uint32_t epoch, reason, pid;
-	uint64_t nonce, netns, start, attempt, rx_off, unread, tx_end, gen;
-	uint8_t gid[WIRE_GID], oaddr[16], aaddr[16];
+	uint64_t nonce, netns, start, attempt, rx_off, unread, tx_end, gen, fin, count;
+	uint8_t gid[WIRE_GID], oaddr[16], aaddr[16], addr[16], host[16], svc[16];
 	uint8_t key[WIRE_KEY];
 };
 

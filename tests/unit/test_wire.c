@@ -29,6 +29,7 @@ static struct msg sample(uint8_t type)
 		.start = 0x2122232425262728, .attempt = 0x3132333435363738,
 		.rx_off = 0x4142434445464748, .unread = 0x5152535455565758,
 		.tx_end = 0x6162636465666768, .gen = 0x7172737475767778,
+		.fin = 0x8182838485868788, .count = 0x9192939495969798, .op = 0x5a, .port = 0x9abc,
 	};
 	int i;
 
@@ -36,6 +37,9 @@ static struct msg sample(uint8_t type)
 		m.gid[i] = (uint8_t)(0x80 + i);
 		m.oaddr[i] = (uint8_t)(0x90 + i);
 		m.aaddr[i] = (uint8_t)(0xa0 + i);
+		m.addr[i] = (uint8_t)(0xb0 + i);
+		m.host[i] = (uint8_t)(0x20 + i);
+		m.svc[i] = (uint8_t)(0x30 + i);
 	}
 	for (i = 0; i < WIRE_KEY; i++)
 		m.key[i] = (uint8_t)(0xc0 + i);
@@ -119,7 +123,8 @@ START_TEST(fields)
 #define SAME(f) if (has_##f) ck_assert_mem_eq(&m.f, &in.f, sizeof(m.f)); \
 		else ck_assert_mem_eq(&m.f, &zero.f, sizeof(m.f));
 #define ALL(X) X(flags) X(family) X(oport) X(aport) X(epoch) X(reason) X(pid) X(nonce) X(netns) \
-	X(start) X(attempt) X(rx_off) X(unread) X(tx_end) X(gen) X(gid) X(oaddr) X(aaddr) X(key)
+	X(start) X(attempt) X(rx_off) X(unread) X(tx_end) X(gen) X(gid) X(oaddr) X(aaddr) X(key) \
+	X(op) X(port) X(fin) X(count) X(addr) X(host) X(svc)
 #define VAR(f) bool has_##f = false;
 	ALL(VAR)
 	switch (types[_i]) {
