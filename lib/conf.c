@@ -27,6 +27,23 @@ static uint8_t choice(const char *var, const char *const *words)
 	return 0;
 }
 
+static uint64_t seconds(const char *var, uint64_t dflt, uint64_t max)
+{
+	const char *v = getenv(var);
+	char *end;
+	unsigned long long n;
+
+	if (!v || !*v)
+		return dflt;
+	n = strtoull(v, &end, 10);
+	if (*end || end == v || !n || n > max) {
+		log_error("%s=%s is not a number of seconds from 1 to %llu; using %llu", var, v,
+			  (unsigned long long)max, (unsigned long long)dflt);
+		return dflt;
+	}
+	return n;
+}
+
 static void find_dir(struct conf *c)
 {
 	const char *d = getenv("ROAM_DIR"), *run = getenv("XDG_RUNTIME_DIR");
@@ -68,6 +85,7 @@ void conf_load(void)
 	roam_conf.link = choice("ROAM_LINK", link);
 	roam_conf.spin = !choice("ROAM_SPIN", autooff);
 	roam_conf.codec = choice("ROAM_CODEC", codec);
+	roam_conf.deadline_ns = seconds("ROAM_DEADLINE", 60, 86400) * UINT64_C(1000000000);
 	find_dir(&roam_conf);
 	log_open();
 	atomic_store(&roam_conf_ready, true);

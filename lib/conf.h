@@ -11,6 +11,7 @@ struct conf {
 	bool off;			/* ROAM=off */
 	uint8_t link, log, codec;
 	bool spin;
+	uint64_t deadline_ns;		/* ROAM_DEADLINE, seconds: a break is mended within this */
 	char dir[92];			/* leaves room for a name in sun_path */
 };
 

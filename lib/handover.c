@@ -22,9 +22,9 @@ void ho_kill(struct handover *h, uint32_t reason)
 	h->reason = reason;
 }
 
-void ho_reincarnate(struct handover *h)
+void ho_reincarnate(struct handover *h, uint32_t step)
 {
-	h->epoch++;
+	h->epoch += step;
 	h->attempt = 0;
 	h->nonce = 0;		/* an answer to the old incarnation is not for us */
 	if (h->state == HO_ASKING)

@@ -119,6 +119,6 @@ bool ho_switched(struct handover *h, uint64_t rx_off, struct msg *out);
 uint64_t ho_trim_limit(const struct handover *h);
 void ho_kill(struct handover *h, uint32_t reason);
 /* A new incarnation of this end (it was restored or restarted). */
-void ho_reincarnate(struct handover *h);
+void ho_reincarnate(struct handover *h, uint32_t step);
 
 #endif

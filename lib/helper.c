@@ -1,6 +1,9 @@
-#include "helper.h"
+#include "helper_int.h"
 #include "conf.h"
+#include "agent.h"
 #include "ep.h"
+#include "far.h"
+#include "freeze.h"
 #include "log.h"
 #include "meet.h"
 #include "mend.h"
@@ -18,7 +21,8 @@
 
 enum { OFF, STARTING, ON, FAILED };
 static _Atomic uint32_t state;			/* of the helper in this process */
-static int ep_fd = -1, wake_fd = -1, listen_fd = -1, pidfd = -1;
+static int wake_fd = -1, listen_fd = -1, pidfd = -1;
+int helper_ep = -1;
 static int xfer_app = -1, xfer_hlp = -1;	/* between the two tables */
 static bool own_table;
 static int my_wake = -1;			/* wake_fd in the helper's table: the program's may move */
@@ -26,16 +30,6 @@ __thread bool roam_in_helper;
 _Atomic uint32_t vs_to_install;
 static uint64_t start_time;
 static _Atomic(struct vsock *) queue;		/* stack of vsocks that want something */
-static struct chan *chans;
-static unsigned int nchan;
-
-/* Strangers of our own user can connect as often as they like: bounded. */
-#define CHAN_MAX 1024
-
-/* A late thread may still look at an ended connection's memory: leave it for this long. */
-#define REAP_NS 200000000u
-struct reap { struct vsock *v; uint64_t due; struct reap *next; };
-static struct reap *reaps;
 
 uint64_t helper_start_time(void)
 {
@@ -159,305 +153,16 @@ static void take_given(void)
 	}
 }
 
-/* ---- channels */
-
-struct chan *chan_open(int fd, uint64_t due_ns, struct vsock *v)
-{
-	struct chan *c = calloc(1, sizeof(*c));
-	struct epoll_event ev = { .events = EPOLLIN, .data.ptr = c };
-
-	if (!c || sys_epoll_ctl(ep_fd, EPOLL_CTL_ADD, fd, &ev) < 0) {
-		free(c);
-		return NULL;
-	}
-	c->fd = fd;
-	c->due = due_ns;
-	c->v = v;
-	c->birth = v ? atomic_load(&v->birth) : 0;
-	c->next = chans;
-	chans = c;
-	nchan++;
-	return c;
-}
-
-void chan_close(struct chan *c)
-{
-	if (!c || c->dead)
-		return;
-	c->dead = true;		/* freed by the loop: its events may be at hand */
-	helper_close(c->fd);
-}
-
-static bool orphaned(struct chan *c)
-{
-	return c->v && atomic_load(&c->v->birth) != c->birth;
-}
-
-static void chan_end(struct chan *c)
-{
-	if (c->dead)
-		return;
-	if (c->on_end && !orphaned(c))
-		c->on_end(c);
-	chan_close(c);
-}
-
-int chan_send(struct chan *c, const struct msg *m, const uint8_t *key, const int *fds, int nfds)
-{
-	uint8_t buf[WIRE_MAX];
-	size_t n = wire_encode(m, key, buf);
-
-	return sys_send_fds(c->fd, buf, n, fds, nfds);
-}
-
-static bool good_uid(int fd)
-{
-	unsigned int uid;
-
-	return sys_peer_uid(fd, &uid) == 0 && (uid == sys_geteuid() || uid == 0);
-}
-
-int chan_dial(uint32_t pid, uint64_t start)
-{
-	struct sockaddr_un a = { .sun_family = AF_UNIX };
-	int fd, e;
-
-	if (meet_rendezvous(a.sun_path, sizeof(a.sun_path), pid, start) < 0) {
-		errno = ENOENT;
-		return -1;
-	}
-	fd = helper_keep(sys_seqpacket());
-	if (fd < 0)
-		return -1;
-	if (sys_connect(fd, (struct sockaddr *)&a, sizeof(a)) < 0) {
-		e = errno;
-		/* A socket file whose process is gone. */
-		if (e == ECONNREFUSED)
-			sys_unlink(a.sun_path);
-		helper_close(fd);
-		errno = e;
-		return -1;
-	}
-	if (!good_uid(fd)) {
-		log_error("%s: belongs to another user: not used", a.sun_path);
-		helper_close(fd);
-		errno = EACCES;
-		return -1;
-	}
-	return fd;
-}
-
-void helper_unwatch(int fd)
-{
-	sys_epoll_ctl(ep_fd, EPOLL_CTL_DEL, fd, NULL);
-}
-
-/* The first message on an accepted channel says what it is about. */
-static void first_msg(struct chan *c, const uint8_t *buf, size_t n, int *fds, int nfds)
-{
-	struct msg m;
-	enum wire_error we = wire_decode(&m, NULL, buf, n);
-
-	if (we != WIRE_OK) {
-		log_debug("rendezvous: %s (%zu bytes)", wire_strerror(we), n);
-		chan_close(c);
-		return;
-	}
-	switch (m.type) {
-	case MSG_HELLO:
-		upgrade_hello(c, &m);
-		break;
-	case MSG_REQ:
-		mend_request(c, &m, buf, n, fds, nfds);
-		break;
-	case MSG_PULL:
-		mend_pull(c, &m, buf, n);
-		break;
-	default:
-		log_debug("rendezvous: unexpected %s", wire_name(m.type));
-		chan_close(c);
-	}
-}
-
-static void chan_readable(struct chan *c)
-{
-	uint8_t buf[WIRE_MAX + 1];
-	int fds[2] = { -1, -1 }, nfds = 2, i;
-	ssize_t n = sys_recv_fds(c->fd, buf, sizeof(buf), fds, &nfds);
-
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return;
-	if (n <= 0) {
-		chan_end(c);
-		return;
-	}
-	for (i = 0; i < nfds; i++)
-		fds[i] = helper_keep(fds[i]);
-	if (orphaned(c))
-		chan_close(c);
-	else
-		c->on_msg(c, buf, (size_t)n, fds, nfds);
-	for (i = 0; i < nfds; i++)
-		helper_close(fds[i]);	/* a handler that keeps one leaves -1 */
-}
-
-/* Strangers that connect and say nothing must not keep others out: the oldest goes. */
-static void make_room(void)
-{
-	struct chan *c, *oldest = NULL;
-
-	if (nchan < CHAN_MAX)
-		return;
-	for (c = chans; c; c = c->next)
-		if (!c->dead && c->on_msg == first_msg)
-			oldest = c;
-	chan_close(oldest);
-}
-
-static void accept_all(void)
-{
-	int fd, i;
-
-	/* Bounded: mending goes on between the bursts of a noisy neighbour. */
-	for (i = 0; i < 64; i++) {
-		struct chan *c;
-
-		fd = sys_accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-		if (fd < 0)
-			return;
-		fd = helper_keep(fd);
-		if (fd < 0)
-			continue;
-		make_room();
-		if (nchan >= 2 * CHAN_MAX || !good_uid(fd)) {
-			log_debug("rendezvous: refused a connection");
-			helper_close(fd);
-			continue;
-		}
-		c = chan_open(fd, sys_now_ns() + 2000000000u, NULL);
-		if (c)
-			c->on_msg = first_msg;
-		else
-			helper_close(fd);
-	}
-}
-
-static void chans_sweep(uint64_t now, uint64_t *next)
-{
-	struct chan **p = &chans, *c;
-
-	for (c = chans; c; c = c->next)
-		if (!c->dead && c->due && c->due <= now)
-			chan_end(c);
-	while ((c = *p)) {
-		if (c->dead) {
-			*p = c->next;
-			nchan--;
-			free(c);
-			continue;
-		}
-		if (c->due && (!*next || c->due < *next))
-			*next = c->due;
-		p = &c->next;
-	}
-}
-
-/* ---- ended connections */
-
-static void reap_later(struct vsock *v)
-{
-	struct reap *r = malloc(sizeof(*r));
-
-	if (!r)
-		return;		/* a leak of one connection's memory, when there is none */
-	r->v = v;
-	r->due = sys_now_ns() + REAP_NS;
-	r->next = reaps;
-	reaps = r;
-}
-
-/* Is a thread of this process in a send?  Other sharers go on with the mapping of their own. */
-static bool ours_holds(struct vstate *st)
-{
-	uint32_t tid = atomic_load(&st->tx) & ~SHLOCK_WAITERS;
-
-	return tid && (!atomic_load(&st->shared) || sys_own_thread((int)tid));
-}
-
-static void reap_timers(uint64_t now, uint64_t *next)
-{
-	struct reap **p = &reaps, *r;
-
-	while ((r = *p)) {
-		struct vstate *st = atomic_load(&r->v->st);
-
-		if (r->due <= now && !RX_USERS(atomic_load(&r->v->rx0)) &&
-		    !atomic_load(&r->v->inside) &&
-		    (!st || (!RX_USERS(atomic_load(atomic_load(&r->v->rxc))) && !ours_holds(st)))) {
-			*p = r->next;
-			vs_reap(r->v);
-			free(r);
-			continue;
-		}
-		if (r->due <= now)
-			r->due = now + REAP_NS;
-		if (!*next || r->due < *next)
-			*next = r->due;
-		p = &r->next;
-	}
-}
-
-/* ---- the replay buffers of idle connections go back to their smallest */
-
-#define RELAX_NS 500000000u
-static uint64_t relax_due;
-
-static void relax(uint64_t now, uint64_t *next)
-{
-	struct vsock *v;
-	bool more = false;
-
-	if (!relax_due || now < relax_due)
-		goto out;
-	shlock_take(&vs_fds_lock, -1, false);
-	for (v = vs_live_head; v; v = v->live_next) {
-		struct vstate *st = atomic_load(&v->st);
-
-		if (!st || atomic_load(&st->phase) & PH_BITS)
-			continue;
-		if (shlock_take(&st->tx, 0, false) == SHLOCK_OK) {
-			uint32_t cap = st->replay.cap;
-			int fd;
-
-			if (cap == st->replay.min) {
-				shlock_drop(&st->tx);
-				continue;
-			}
-			fd = helper_borrow(atomic_load(&v->fd));
-			if (fd >= 0 && sys_sock_ino(fd) == st->link_ino)
-				vs_trim_locked(st, fd);
-			helper_close(fd);
-			if (replay_relax(&st->replay))
-				sys_discard((char *)st + REPLAY_AT + REPLAY_MIN, cap - REPLAY_MIN);
-			else
-				more = true;
-			shlock_drop(&st->tx);
-		} else {
-			more = true;
-		}
-	}
-	shlock_drop(&vs_fds_lock);
-	relax_due = more ? now + RELAX_NS : 0;
-out:
-	if (relax_due && (!*next || relax_due < *next))
-		*next = relax_due;
-}
-
 /* ---- the loop */
 
 static void serve(struct vsock *v, uint32_t want)
 {
 	if (want & WANT_REAP) {
+		if (atomic_load(&v->st)) {
+			if (atomic_load(&atomic_load(&v->st)->remote))
+				agent_notice(v);
+			agent_release(v, REASON_CLOSED);
+		}
 		mend_forget(v);
 		upgrade_forget(v);
 		reap_later(v);
@@ -470,6 +175,8 @@ static void serve(struct vsock *v, uint32_t want)
 		upgrade_offered(v);
 	if (want & WANT_MEET)
 		upgrade_dial(v);
+	if (want & WANT_NOTICE && vs_live_now(v))
+		agent_notice(v);
 	if (want & (WANT_MEND | WANT_FLUSH))
 		mend_poke(v);
 }
@@ -511,35 +218,43 @@ static void *loop(void *arg)
 	}
 	atomic_store(&state, ON);
 	meet_sweep();
+	agent_want();
 	for (;;) {
 		drain_queue();
 		now = sys_now_ns();
 		next = mend_timers(now);
-		chans_sweep(now, &next);
+		chan_sweep(now, &next);
 		reap_timers(now, &next);
-		relax(now, &next);
+		relax_idle(now, &next);
+		upgrade_say_withdrawn();
+		agent_timers(now, &next);
+		far_watch(now, &next);
+		freeze_timers(now, &next);
 		now = sys_now_ns();
 		tmo = -1;
 		if (next)
 			tmo = next <= now ? 0 : (int)((next - now + 999999) / 1000000);
 		if (atomic_load(&queue))
 			tmo = 0;
-		n = sys_epoll_wait(ep_fd, ev, ARRAY_SIZE(ev), tmo);
+		n = sys_epoll_wait(helper_ep, ev, ARRAY_SIZE(ev), tmo);
+		if (n < 0)
+			freeze_check_place();
 		for (i = 0; i < n; i++) {
 			if (ev[i].data.ptr == &wake_fd) {
 				if (sys_read(my_wake, &t, sizeof(t)) < 0)
 					continue;
 				/* Something happened: idle connections can be looked at later. */
-				if (!relax_due)
-					relax_due = sys_now_ns() + RELAX_NS;
+				relax_soon(sys_now_ns());
 			} else if (ev[i].data.ptr == &xfer_hlp) {
 				take_given();
 			} else if (ev[i].data.ptr == &listen_fd) {
-				accept_all();
+				chan_accept(listen_fd);
 			} else if ((uintptr_t)ev[i].data.ptr & 1) {
 				struct vsock *v = (struct vsock *)((uintptr_t)ev[i].data.ptr & ~(uintptr_t)1);
 
 				mend_poke(v);
+			} else if ((uintptr_t)ev[i].data.ptr & 2) {
+				mend_far_event((struct vsock *)((uintptr_t)ev[i].data.ptr & ~(uintptr_t)2));
 			} else {
 				struct chan *c = ev[i].data.ptr;
 
@@ -551,13 +266,27 @@ static void *loop(void *arg)
 	return NULL;
 }
 
+void helper_watch_far(struct vsock *v, int fd, uint32_t events)
+{
+	struct epoll_event ev = { .events = events | EPOLLONESHOT,
+				  .data.ptr = (void *)((uintptr_t)v | 2) };
+
+	if (sys_epoll_ctl(helper_ep, EPOLL_CTL_MOD, fd, &ev) < 0)
+		sys_epoll_ctl(helper_ep, EPOLL_CTL_ADD, fd, &ev);
+}
+
+void helper_unwatch(int fd)
+{
+	sys_epoll_ctl(helper_ep, EPOLL_CTL_DEL, fd, NULL);
+}
+
 void helper_watch(struct vsock *v, int fd)
 {
 	struct epoll_event ev = { .events = EPOLLOUT | EPOLLONESHOT,
 				  .data.ptr = (void *)((uintptr_t)v | 1) };
 
-	if (sys_epoll_ctl(ep_fd, EPOLL_CTL_MOD, fd, &ev) < 0)
-		sys_epoll_ctl(ep_fd, EPOLL_CTL_ADD, fd, &ev);
+	if (sys_epoll_ctl(helper_ep, EPOLL_CTL_MOD, fd, &ev) < 0)
+		sys_epoll_ctl(helper_ep, EPOLL_CTL_ADD, fd, &ev);
 }
 
 /* Out of the program's table, but for what we share with it. */
@@ -605,7 +334,7 @@ static bool watch(int fd, void *mark)
 {
 	struct epoll_event ev = { .events = EPOLLIN, .data.ptr = mark };
 
-	return sys_epoll_ctl(ep_fd, EPOLL_CTL_ADD, fd, &ev) == 0;
+	return sys_epoll_ctl(helper_ep, EPOLL_CTL_ADD, fd, &ev) == 0;
 }
 
 /* In the helper, which by now has a table of its own. */
@@ -618,12 +347,57 @@ static bool open_rendezvous(void)
 	if (meet_rendezvous(a.sun_path, sizeof(a.sun_path), me, start_time) < 0)
 		return false;
 	sys_unlink(a.sun_path);		/* same pid and start time: left by nobody alive */
-	ep_fd = helper_keep(sys_epoll_create1(EPOLL_CLOEXEC));
+	helper_ep = helper_keep(sys_epoll_create1(EPOLL_CLOEXEC));
 	listen_fd = helper_keep(sys_seqpacket());
-	return ep_fd >= 0 && listen_fd >= 0 &&
+	return helper_ep >= 0 && listen_fd >= 0 &&
 	    sys_bind(listen_fd, (struct sockaddr *)&a, sizeof(a)) == 0 &&
 	    sys_chmod(a.sun_path, 0600) == 0 && sys_listen(listen_fd, 4096) == 0 &&
 	    watch(wake_fd, &wake_fd) && watch(listen_fd, &listen_fd) && watch(xfer_hlp, &xfer_hlp);
+}
+
+void helper_close_all(void)
+{
+	struct sockaddr_un a;
+
+	agent_hang_up();
+	chan_close_all();
+	helper_close(listen_fd);
+	listen_fd = -1;
+	if (meet_rendezvous(a.sun_path, sizeof(a.sun_path), (uint32_t)sys_getpid(), start_time) > 0)
+		sys_unlink(a.sun_path);
+	helper_close(helper_ep);
+	helper_ep = -1;
+	if (own_table)
+		sys_close(pidfd);
+}
+
+void helper_open_again(void)
+{
+	if (own_table)
+		pidfd = sys_pidfd_self();
+	if (!open_rendezvous())
+		log_error("no rendezvous socket after the thaw (%s): broken links stay broken", strerror(errno));
+}
+
+/*
+ * A checkpointer sees one table per process: ours is gone, and this thread is
+ * in the program's again.  What we had open is not even to be closed.
+ */
+void helper_restored(void)
+{
+	int pair[2];
+
+	if (!own_table)
+		return;
+	own_table = false;
+	helper_ep = listen_fd = pidfd = -1;
+	fdtab_close_hidden(xfer_app);
+	if (sys_socketpair(pair) < 0)
+		return;
+	xfer_app = fdtab_hide(pair[0]);
+	xfer_hlp = fdtab_hide(pair[1]);
+	my_wake = wake_fd;
+	leave_table();
 }
 
 static void close_all(void)
@@ -730,8 +504,8 @@ void helper_moved(int from, int to)
 		return;
 	else if (from == listen_fd)
 		listen_fd = to;
-	else if (from == ep_fd)
-		ep_fd = to;
+	else if (from == helper_ep)
+		helper_ep = to;
 	else if (from == xfer_hlp)
 		xfer_hlp = to;
 	/* Channels that lose their number end, and are tried again. */
@@ -772,14 +546,14 @@ void helper_fork_child(void)
 			fdtab_close_hidden(fd);
 		else if (fdtab_vsock(fd))
 			vs_fork_plain(fdtab_vsock(fd));
-	ep_fd = wake_fd = listen_fd = xfer_app = xfer_hlp = pidfd = -1;
+	helper_ep = wake_fd = listen_fd = xfer_app = xfer_hlp = pidfd = -1;
 	own_table = false;
 	atomic_store(&vs_to_install, 0);
 	atomic_store(&queue, NULL);
-	chans = NULL;
-	nchan = 0;
-	reaps = NULL;
-	relax_due = 0;
+	chan_fork_child();
+	agent_fork_child();
+	freeze_fork_child();
+	reap_fork_child();
 	atomic_store(&state, OFF);
 	mend_fork_child();
 	meet_fork_child();

@@ -59,11 +59,16 @@ struct chan *chan_open(int fd, uint64_t due_ns, struct vsock *v);
 void chan_close(struct chan *c);		/* without on_end */
 /* Connects to a process's rendezvous socket and checks whose it is; -1/errno. */
 int chan_dial(uint32_t pid, uint64_t start);
+struct sockaddr_un;
+/* Connects; the other side must be our user's, root's, or own the system's directory. -1/errno. */
+int chan_connect(const struct sockaddr_un *a);
 struct msg;
 int chan_send(struct chan *c, const struct msg *m, const uint8_t *key, const int *fds, int nfds);
 /* Watches a descriptor for room to write, once; `v` is poked when there is. */
 void helper_watch(struct vsock *v, int fd);
 void helper_unwatch(int fd);
+/* Once; mend_far_event(v) is called. */
+void helper_watch_far(struct vsock *v, int fd, uint32_t events);
 uint64_t helper_start_time(void);
 
 #endif

@@ -43,6 +43,35 @@ int link_count(int fd, bool syn, struct link_count *c)
 	return 0;
 }
 
+int link_silence(int fd, struct link_silence *s)
+{
+	struct tcp_info ti;
+
+	if (info(fd, &ti) < 0)
+		return -1;
+	s->unacked = ti.tcpi_unacked;
+	s->retransmits = ti.tcpi_retransmits > ti.tcpi_backoff ? ti.tcpi_retransmits : ti.tcpi_backoff;
+	s->state = ti.tcpi_state;
+	return 0;
+}
+
+bool link_addr_here(int fd)
+{
+	struct sockaddr_storage ss;
+	socklen_t l = sizeof(ss);
+	int probe, r;
+
+	if (sys_getsockname(fd, (struct sockaddr *)&ss, &l) < 0)
+		return false;
+	((struct sockaddr_in *)&ss)->sin_port = 0;	/* the same place in both families */
+	probe = sys_socket(ss.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (probe < 0)
+		return true;
+	r = sys_bind(probe, (struct sockaddr *)&ss, l);
+	sys_close(probe);
+	return r == 0 || errno != EADDRNOTAVAIL;
+}
+
 bool link_dead(int fd)
 {
 	struct tcp_info ti;
@@ -72,6 +101,26 @@ static socklen_t loopback(struct sockaddr_storage *ss, int family, uint16_t port
 	}
 }
 
+socklen_t link_sockaddr(struct sockaddr_storage *ss, int family, const uint8_t addr[16], uint16_t port)
+{
+	memset(ss, 0, sizeof(*ss));
+	if (family == 4) {
+		struct sockaddr_in *a = (struct sockaddr_in *)ss;
+
+		a->sin_family = AF_INET;
+		a->sin_port = htons(port);
+		memcpy(&a->sin_addr, addr, 4);
+		return sizeof(*a);
+	} else {
+		struct sockaddr_in6 *a = (struct sockaddr_in6 *)ss;
+
+		a->sin6_family = AF_INET6;
+		a->sin6_port = htons(port);
+		memcpy(&a->sin6_addr, addr, 16);
+		return sizeof(*a);
+	}
+}
+
 static uint16_t port_of(int fd, bool peer)
 {
 	struct sockaddr_storage ss;
@@ -83,7 +132,7 @@ static uint16_t port_of(int fd, bool peer)
 	return ((struct sockaddr_in *)&ss)->sin_port;
 }
 
-static int open_tcp(int family)
+int link_open(int family)
 {
 	return sys_socket(family == 6 ? AF_INET6 : AF_INET,
 			  SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -93,7 +142,7 @@ int link_pair(const int family[2], int fd[2])
 {
 	struct sockaddr_storage ss;
 	socklen_t len;
-	int l = open_tcp(family[1]), c = -1, s = -1, tries, e, zero = 0;
+	int l = link_open(family[1]), c = -1, s = -1, tries, e, zero = 0;
 
 	if (l < 0)
 		return -1;
@@ -102,7 +151,7 @@ int link_pair(const int family[2], int fd[2])
 	len = loopback(&ss, family[1], 0);
 	if (sys_bind(l, (struct sockaddr *)&ss, len) < 0 || sys_listen(l, 1) < 0)
 		goto fail;
-	c = open_tcp(family[0]);
+	c = link_open(family[0]);
 	if (c < 0)
 		goto fail;
 	len = loopback(&ss, family[0], port_of(l, false));

@@ -25,11 +25,21 @@ struct link_count {
 int link_count(int fd, bool syn, struct link_count *c);
 /* Is the kernel's connection beyond use (reset, timed out, both sides shut)? */
 bool link_dead(int fd);
+struct link_silence {
+	uint32_t unacked;	/* segments under way */
+	uint32_t retransmits;	/* of the oldest, without an answer */
+	uint8_t state;
+};
+int link_silence(int fd, struct link_silence *s);	/* 0 or -1/errno */
+/* Is the socket's own address still one of this host's? */
+bool link_addr_here(int fd);
 /*
  * A connected pair over loopback for two ends of these families (4 or 6):
  * fd[0] connected, fd[1] accepted; both non-blocking, close-on-exec. 0 or -1/errno.
  */
 int link_pair(const int family[2], int fd[2]);
+socklen_t link_sockaddr(struct sockaddr_storage *ss, int family, const uint8_t addr[16], uint16_t port);
+int link_open(int family);	/* 4 or 6: a TCP socket, non-blocking, close-on-exec; -1/errno */
 /* Copies what the application can have set from one socket to another. */
 void link_copy_options(int from, int to);
 /* Copies the unread bytes without taking them; the number, or -1. */

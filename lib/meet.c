@@ -1,8 +1,10 @@
 #include "meet.h"
+#include "agent.h"
 #include "conf.h"
 #include "helper.h"
 #include "log.h"
 #include "sys.h"
+#include "upgrade.h"
 #include "vs_io.h"
 #include <arpa/inet.h>
 #include <errno.h>
@@ -66,17 +68,35 @@ int meet_rendezvous(char *path, size_t n, uint32_t pid, uint64_t start)
 	return r < 0 || (size_t)r >= n ? -1 : r;
 }
 
-static uint64_t netns(void)
+int meet_dirs(const char *dir[2])
 {
-	static _Atomic uint64_t ns;
+	const char *own = meet_dir();
+	struct stat st;
+	int n = 0;
 
+	if (own)
+		dir[n++] = own;
+	if ((!own || strcmp(own, MEET_SYSTEM_DIR)) && sys_lstat(MEET_SYSTEM_DIR, &st) == 0 &&
+	    S_ISDIR(st.st_mode) && !(st.st_mode & 022))
+		dir[n++] = MEET_SYSTEM_DIR;
+	return n;
+}
+
+static _Atomic uint64_t ns;
+
+uint64_t meet_netns(void)
+{
 	if (!atomic_load(&ns))
 		atomic_store(&ns, sys_netns());
 	return atomic_load(&ns);
 }
 
-/* Address and port of one end; mapped v6 becomes v4. The family, 0 on error. */
-static int end_of(const struct sockaddr_storage *ss, uint8_t addr[16], uint16_t *port)
+void meet_moved(void)
+{
+	atomic_store(&ns, sys_netns());
+}
+
+int meet_addr(const struct sockaddr_storage *ss, uint8_t addr[16], uint16_t *port)
 {
 	static const uint8_t mapped[12] = { [10] = 255, 255 };
 
@@ -112,6 +132,11 @@ static bool local(int family, const uint8_t *self, const uint8_t *peer)
 	return family == 4 ? peer[0] == 127 : !memcmp(peer, one, 16);
 }
 
+bool meet_local(const struct tuple *t)
+{
+	return local(t->family, t->oaddr, t->aaddr);
+}
+
 /* The helper may look at a connection that another one has just replaced. */
 static shlock tuple_lock;
 
@@ -138,27 +163,26 @@ bool meet_tuple(struct vsock *v, int fd, struct tuple *t)
 	if (sys_getsockname(fd, (struct sockaddr *)&self, &sl) < 0 ||
 	    sys_getpeername(fd, (struct sockaddr *)&peer, &pl) < 0)
 		return false;
-	a = end_of(&self, o ? t->oaddr : t->aaddr, o ? &t->oport : &t->aport);
-	b = end_of(&peer, o ? t->aaddr : t->oaddr, o ? &t->aport : &t->oport);
-	t->family = (uint8_t)a;
+	a = meet_addr(&self, o ? t->oaddr : t->aaddr, o ? &t->oport : &t->aport);
+	b = meet_addr(&peer, o ? t->aaddr : t->oaddr, o ? &t->aport : &t->oport);
+	t->family = a == b ? (uint8_t)a : 0;
 	shlock_take(&tuple_lock, -1, false);
 	v->tuple = *t;
 	shlock_drop(&tuple_lock);
-	return a && a == b && local(a, o ? t->oaddr : t->aaddr, o ? t->aaddr : t->oaddr);
+	return t->family && local(a, o ? t->oaddr : t->aaddr, o ? t->aaddr : t->oaddr);
 }
 
-static bool offer_path(const struct tuple *t, char *path, size_t n)
+static bool offer_path(const char *d, const struct tuple *t, char *path, size_t n)
 {
 	struct { uint64_t ns; struct tuple t; } in;
 	uint8_t h[16];
 	char hex[33];
-	const char *d = meet_dir();
 	int r;
 
 	if (!d)
 		return false;
 	memset(&in, 0, sizeof(in));
-	in.ns = netns();
+	in.ns = meet_netns();
 	in.t = *t;
 	crypto_generichash(h, sizeof(h), (const uint8_t *)&in, sizeof(in), NULL, 0);
 	sodium_bin2hex(hex, sizeof(hex), h, sizeof(h));
@@ -169,7 +193,7 @@ static bool offer_path(const struct tuple *t, char *path, size_t n)
 static bool marker_path(uint16_t port, char *path, size_t n)
 {
 	const char *d = meet_dir();
-	int r = d ? snprintf(path, n, "%s/l.%llu.%u", d, (unsigned long long)netns(), port) : -1;
+	int r = d ? snprintf(path, n, "%s/l.%llu.%u", d, (unsigned long long)meet_netns(), port) : -1;
 
 	return r > 0 && (size_t)r < n;
 }
@@ -201,7 +225,7 @@ static uint16_t local_port(int fd)
 	uint8_t a[16];
 	uint16_t port = 0;
 
-	if (sys_getsockname(fd, (struct sockaddr *)&ss, &l) < 0 || !end_of(&ss, a, &port))
+	if (sys_getsockname(fd, (struct sockaddr *)&ss, &l) < 0 || !meet_addr(&ss, a, &port))
 		return 0;
 	return port;
 }
@@ -256,7 +280,7 @@ static bool path_of(struct vsock *v, char *path, size_t n)
 	struct tuple t;
 
 	meet_noted(v, &t);
-	return t.family && offer_path(&t, path, n);
+	return t.family && offer_path(meet_dir(), &t, path, n);
 }
 
 void meet_withdraw(struct vsock *v)
@@ -266,16 +290,33 @@ void meet_withdraw(struct vsock *v)
 	uint32_t pid;
 
 	v->offer_nonce = 0;
+	if (v->offer_far) {
+		if (mine)
+			upgrade_withdraw_far(mine);
+		return;
+	}
 	if (mine && path_of(v, path, sizeof(path)) &&
 	    read_link(path, &pid, &start, &nonce) && nonce == mine)
 		sys_unlink(path);
 }
 
-bool meet_offer(struct vsock *v, uint32_t *pid, uint64_t *start, uint64_t *nonce)
+bool meet_offer(struct vsock *v, uint32_t *pid, uint64_t *start, uint64_t *nonce, bool *far)
 {
+	const char *dir[2];
+	struct tuple t;
 	char path[128];
+	int i, n = 1;
 
-	return path_of(v, path, sizeof(path)) && read_link(path, pid, start, nonce) && *nonce;
+	meet_noted(v, &t);
+	*far = t.family && !local(t.family, t.oaddr, t.aaddr);
+	if (*far)
+		n = meet_dirs(dir);
+	else
+		dir[0] = meet_dir();
+	for (i = 0; i < n && t.family; i++)
+		if (offer_path(dir[i], &t, path, sizeof(path)) && read_link(path, pid, start, nonce) && *nonce)
+			return true;
+	return false;
 }
 
 void meet_drop_offer(struct vsock *v)
@@ -292,11 +333,12 @@ static void make_offer(struct vsock *v, const struct tuple *t)
 	uint32_t me = (uint32_t)sys_getpid();
 	uint64_t nonce;
 
-	if (!offer_path(t, path, sizeof(path)) || sys_random(&nonce, sizeof(nonce)) < 0 || !nonce ||
+	if (!offer_path(meet_dir(), t, path, sizeof(path)) || sys_random(&nonce, sizeof(nonce)) < 0 || !nonce ||
 	    !helper_start()) {
 		v->never = REASON_MEMORY;
 		return;
 	}
+	v->offer_far = false;
 	v->offer_nonce = nonce;
 	/* In the helper's table before anyone can dial. */
 	helper_want(v, WANT_OFFERED);
@@ -309,6 +351,28 @@ static void make_offer(struct vsock *v, const struct tuple *t)
 	}
 }
 
+/* The other end is on another host: is an agent there that could introduce us? */
+static void try_far(struct vsock *v, const struct tuple *t, uint32_t n)
+{
+	uint32_t pid;
+	uint64_t start, nonce;
+	bool far, acceptor = v->role == HO_ACCEPTOR;
+
+	atomic_store(&v->next_try, acceptor ? (n < 64 ? n + 8 : n * 2) : (n < 64 ? 64 : n * 16));
+	if (v->offer_nonce)
+		return;		/* it is out already */
+	if (acceptor) {
+		if (meet_offer(v, &pid, &start, &nonce, &far) && helper_start())
+			helper_want(v, WANT_MEET);
+		return;
+	}
+	if (!agent_knows(t->family, t->aaddr) || sys_random(&nonce, sizeof(nonce)) < 0 || !nonce || !helper_start())
+		return;
+	v->offer_far = true;
+	v->offer_nonce = nonce;
+	helper_want(v, WANT_OFFERED);
+}
+
 void vs_try_meet(struct vsock *v)
 {
 	uint32_t n = atomic_load(&v->ops), pid;
@@ -316,6 +380,7 @@ void vs_try_meet(struct vsock *v)
 	uint64_t start, nonce;
 	struct tuple t;
 	char path[128];
+	bool far;
 
 	/* Another thread, or a signal handler, is at it. */
 	if (atomic_exchange(&v->next_try, UINT32_MAX) == UINT32_MAX)
@@ -324,7 +389,10 @@ void vs_try_meet(struct vsock *v)
 	    atomic_load(&v->mode) != VS_PLAIN)
 		goto out;
 	if (!meet_tuple(v, fd, &t)) {
-		v->never = REASON_REMOTE;
+		if (t.family)
+			try_far(v, &t, n);
+		else
+			v->never = REASON_REMOTE;
 		goto out;
 	}
 	if (!meet_dir()) {
@@ -332,7 +400,7 @@ void vs_try_meet(struct vsock *v)
 		goto out;
 	}
 	if (v->role == HO_ACCEPTOR) {
-		if (meet_offer(v, &pid, &start, &nonce))
+		if (meet_offer(v, &pid, &start, &nonce, &far))
 			helper_want(v, WANT_MEET);
 		else
 			atomic_store(&v->next_try, n + (n < 8 ? 4 : n / 2));

@@ -23,6 +23,13 @@
 #define MEET_FIRST		6
 #define MEET_FIRST_ACCEPTOR	8
 
+#define MEET_SYSTEM_DIR "/run/roam"
+
+/* The directories where an agent may be: ours, the system's; their number. */
+int meet_dirs(const char *dir[2]);
+/* The network namespace that names are made with; and look again, after a move. */
+uint64_t meet_netns(void);
+void meet_moved(void);
 /* The rendezvous directory, checked (and made) once; NULL: unusable, and said so. */
 const char *meet_dir(void);
 void meet_mark(struct vsock *v, int fd);	/* listener: leave the marker */
@@ -32,8 +39,11 @@ void meet_withdraw(struct vsock *v);		/* opener: take the offer back */
 bool meet_tuple(struct vsock *v, int fd, struct tuple *t);	/* also noted in v */
 void meet_fork_child(void);
 void meet_noted(struct vsock *v, struct tuple *t);	/* what meet_tuple noted */
-/* Reads the offer for an acceptor's connection. */
-bool meet_offer(struct vsock *v, uint32_t *pid, uint64_t *start, uint64_t *nonce);
+/* Address and port of one end; a mapped v6 becomes v4. The family (4 or 6), 0: neither. */
+int meet_addr(const struct sockaddr_storage *ss, uint8_t addr[16], uint16_t *port);
+bool meet_local(const struct tuple *t);		/* both ends are on this host */
+/* Reads the offer for an acceptor's connection; *far: an agent left it. */
+bool meet_offer(struct vsock *v, uint32_t *pid, uint64_t *start, uint64_t *nonce, bool *far);
 void meet_drop_offer(struct vsock *v);
 /* "r.PID.START" in dir; the length of the path or -1. */
 int meet_rendezvous(char *path, size_t n, uint32_t pid, uint64_t start);

@@ -17,6 +17,7 @@
  * handover.c alone.
  */
 #include "mend_int.h"
+#include "freeze.h"
 
 static struct mend *mends;
 
@@ -31,6 +32,8 @@ struct mend *mend_of(struct vsock *v)
 		return NULL;
 	m->v = v;
 	m->own = m->cand = m->in_link = m->in_mem = -1;
+	inband_init(&m->ask, -1);
+	inband_init(&m->ans, -1);
 	m->next = mends;
 	mends = m;
 	return v->mend = m;
@@ -83,6 +86,7 @@ void mend_drop_ask(struct mend *m)
 	m->chan = NULL;
 	helper_close(m->cand);
 	m->cand = -1;
+	mend_drop_far_ask(m);
 }
 
 void mend_drop_in(struct mend *m)
@@ -93,6 +97,7 @@ void mend_drop_in(struct mend *m)
 	helper_close(m->in_mem);
 	m->in_link = m->in_mem = -1;
 	m->in.type = 0;
+	mend_drop_far_in(m);
 }
 
 void mend_drop_unread(struct mend *m)
@@ -125,7 +130,7 @@ void mend_rest(struct mend *m)
 	m->state = M_IDLE;
 	m->due = 0;
 	m->shut = false;
-	m->since = m->quiet_since = 0;
+	m->since = m->quiet_since = m->lost_since = 0;
 	m->backoff = 0;
 }
 
@@ -189,7 +194,7 @@ void mend_again(struct mend *m, uint64_t wait)
 	uint64_t now = sys_now_ns();
 
 	mend_drop_ask(m);
-	if (now - m->since > DEADLINE_NS) {
+	if (now - m->since > conf()->deadline_ns) {
 		mend_give_up(m, REASON_TIMEOUT, ETIMEDOUT);
 		return;
 	}
@@ -201,6 +206,18 @@ void mend_again(struct mend *m, uint64_t wait)
 	}
 	m->state = M_DIAL;
 	m->due = now + wait;
+}
+
+void mend_cancel(struct mend *m)
+{
+	struct vstate *st = mend_state_of(m);
+
+	mend_rest(m);
+	mend_drop_lead(m);
+	atomic_store(&st->pending_err, 0);
+	vs_phase(st, 0, PH_MEND);
+	mend_drop_own(m);
+	mend_tell(m, -1);
 }
 
 /* ---- what drives it */
@@ -274,6 +291,10 @@ void mend_poke(struct vsock *v)
 	if (m->state != M_IDLE && m->state != M_FLUSH)
 		return;
 	m->since = sys_now_ns();
+	if (freezing()) {
+		mend_freeze(v);
+		return;
+	}
 	if (!mend_lead(m)) {
 		m->state = M_FOLLOW;
 		m->due = m->since;
@@ -281,6 +302,64 @@ void mend_poke(struct vsock *v)
 	}
 	m->state = M_DIAL;
 	m->due = m->since + (st->ho.role == HO_OPENER ? 0 : ACCEPTOR_NS);
+}
+
+void mend_freeze(struct vsock *v)
+{
+	struct mend *m = mend_of(v);
+
+	if (!m || m->state == M_FROZEN || atomic_load(&mend_state_of(m)->phase) & PH_NOREP)
+		return;
+	mend_far_stop(m);
+	if (atomic_load(&mend_state_of(m)->phase) & PH_NOREP)
+		return;
+	if (m->state == M_ASKED)
+		ho_ask_failed(&mend_state_of(m)->ho);
+	mend_drop_ask(m);
+	mend_drop_in(m);
+	/* Another process of a tree leads: it is frozen by itself. */
+	m->state = mend_lead(m) ? M_QUIET : M_FROZEN;
+	m->due = m->state == M_QUIET;
+}
+
+bool mend_frozen(struct vsock *v)
+{
+	return v->mend && v->mend->state == M_FROZEN;
+}
+
+void mend_thaw(struct vsock *v, bool moved)
+{
+	struct vstate *st = atomic_load(&v->st);
+	struct mend *m = mend_of(v);
+	uint32_t rnd = 0;
+
+	if (!m || atomic_load(&st->phase) & PH_NOREP)
+		return;
+	if (moved) {
+		/* Two copies of one image differ in their epoch: the higher one stays. */
+		if (sys_random(&rnd, sizeof(rnd)) < 0)
+			rnd = 0;
+		ho_reincarnate(&st->ho, 1 + rnd % 1024);
+		st->moved = true;
+		vs_set_remote(v);
+	}
+	if (m->state != M_FROZEN && m->state != M_QUIET)
+		return;
+	m->since = sys_now_ns();
+	m->state = m->state == M_QUIET ? M_QUIET : M_DIAL;
+	m->due = m->since;
+	if (!mend_lead(m))
+		m->state = M_FOLLOW;
+}
+
+void mend_restored(struct vsock *v, bool moved)
+{
+	struct mend *m = mend_of(v);
+
+	(void)moved;
+	if (!m || atomic_load(&mend_state_of(m)->phase) & PH_NOREP || m->state == M_FROZEN)
+		return;
+	mend_give_up(m, REASON_MOVED, ECONNRESET);
 }
 
 static void step(struct mend *m)
@@ -296,14 +375,28 @@ static void step(struct mend *m)
 		q = mend_quiet(m);
 		if (q <= 0)
 			break;
-		if (m->in_chan && m->in.type)
+		if (freezing()) {
+			mend_drop_in(m);
+			mend_drop_own(m);
+			m->state = M_FROZEN;
+			break;
+		}
+		if (m->in.type && (m->in_chan || m->ans_ready))
 			mend_answer(m);
 		if (m->state == M_QUIET) {
 			if (m->chan)
 				mend_ask(m);
+			else if (m->ask.fd >= 0)
+				mend_ask_far(m);
 			else
 				mend_again(m, ACCEPTOR_NS);
 		}
+		break;
+	case M_QUERY:
+	case M_CONNECT:
+	case M_ASKED:
+	case M_CONFIRM:
+		mend_far_step(m);
 		break;
 	case M_FLUSH:
 		flush(m);

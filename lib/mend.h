@@ -16,4 +16,18 @@ void mend_forget(struct vsock *v);
 void mend_proc_add(struct vsock *v);		/* tells the peer that this process speaks for the end */
 void mend_fork_child(void);
 
+/* What the agent says (agent.c). */
+void mend_agent_up(void);
+void mend_refused(const struct msg *m);
+void mend_location(const struct msg *m);
+void mend_fenced(const struct msg *m);
+void mend_notice(const struct msg *m, const uint8_t *buf, size_t n);
+void mend_request_far(const struct msg *m, const uint8_t *buf, size_t n, int *fds, int nfds);
+/* Freezing (freeze.c); vs_fds_lock is held. */
+void mend_freeze(struct vsock *v);
+bool mend_frozen(struct vsock *v);
+void mend_thaw(struct vsock *v, bool moved);
+void mend_restored(struct vsock *v, bool moved);	/* without having been frozen */
+void mend_far_event(struct vsock *v);		/* its new link can be read or written */
+
 #endif

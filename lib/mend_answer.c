@@ -55,6 +55,10 @@ void mend_answer(struct mend *m)
 		return;
 	case HO_COMMIT:
 		mend_drop_ask(m);
+		if (m->ans.fd >= 0) {
+			mend_commit_far(m, &plan, &out);
+			return;
+		}
 		mem = mend_unread_memfd(m);
 		if (m->nunread && mem < 0) {
 			mend_give_up(m, REASON_MEMORY, ECONNRESET);
@@ -75,16 +79,24 @@ void mend_answer(struct mend *m)
 		link = m->in_link;
 		m->in_link = -1;
 		m->in.type = 0;
-		mend_adopt(m, link, false, &plan, m->in_mem);
+		if (mend_put_back_fd(m, &plan, m->in_mem))
+			mend_adopt(m, link, false, &plan, 0, 0);
+		else
+			helper_close(link);
 		helper_close(m->in_mem);
 		m->in_mem = -1;
 		return;
 	case HO_OVER:
-		chan_send(m->in_chan, &out, st->ho.key, NULL, 0);
+		if (m->ans.fd >= 0)
+			mend_no_far(m, &out);
+		else
+			chan_send(m->in_chan, &out, st->ho.key, NULL, 0);
 		mend_give_up(m, st->ho.reason, ECONNRESET);
 		return;
 	default:
-		if (out.type)
+		if (m->ans.fd >= 0)
+			mend_no_far(m, &out);
+		else if (out.type)
 			chan_send(m->in_chan, &out, st->ho.key, NULL, 0);
 		mend_drop_in(m);
 	}
@@ -168,7 +180,7 @@ void mend_request(struct chan *c, const struct msg *req, const uint8_t *buf, siz
 		return;
 	}
 	m = mend_of(v);
-	if (!m || nfds < 1 || fds[0] < 0 || !mend_lead(m)) {
+	if (!m || nfds < 1 || fds[0] < 0 || m->state == M_FROZEN || !mend_lead(m)) {
 		mend_say_no(c, req, st, REASON_BUSY);
 		return;
 	}

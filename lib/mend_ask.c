@@ -21,6 +21,19 @@ int mend_unread_memfd(struct mend *m)
 	return fd;
 }
 
+bool mend_put_back_fd(struct mend *m, const struct ho_plan *plan, int mem)
+{
+	size_t size = mem >= 0 && plan->given_back ? sys_memfd_size(mem) : 0;
+	uint8_t *p = size ? sys_map_shared(mem, size) : NULL;
+	bool ok = mend_put_back(m, plan, p, size);
+
+	if (p)
+		sys_unmap(p, size);
+	if (!ok)
+		mend_give_up(m, REASON_GAP, ECONNRESET);
+	return ok;
+}
+
 static void on_answer(struct chan *c, const uint8_t *buf, size_t n, int *fds, int nfds)
 {
 	struct mend *m = c->v->mend;
@@ -56,7 +69,10 @@ static void on_answer(struct chan *c, const uint8_t *buf, size_t n, int *fds, in
 
 		m->cand = -1;
 		chan_send(c, &out, st->ho.key, NULL, 0);
-		mend_adopt(m, link, true, &plan, nfds ? fds[0] : -1);
+		if (mend_put_back_fd(m, &plan, nfds ? fds[0] : -1))
+			mend_adopt(m, link, true, &plan, 0, 0);
+		else
+			helper_close(link);
 		break;
 	}
 	case HO_RETRY:
@@ -130,6 +146,10 @@ void mend_dial(struct mend *m)
 	bool refused = true;
 	int i, fd = -1;
 
+	if (atomic_load(&st->remote)) {
+		mend_query(m);
+		return;
+	}
 	for (i = 0; i < NPROC && fd < 0; i++) {
 		uint32_t pid = atomic_load(&side->proc[i].pid);
 		uint64_t start = atomic_load(&side->proc[i].start);
@@ -142,7 +162,11 @@ void mend_dial(struct mend *m)
 	}
 	if (fd < 0) {
 		if (refused && (!atomic_load(&side->forked) || now - m->since > GRACE_NS)) {
-			mend_give_up(m, REASON_GONE, 0);
+			/* It may only have moved. */
+			if (agent_up())
+				mend_query(m);
+			else
+				mend_give_up(m, REASON_GONE, 0);
 			return;
 		}
 		mend_again(m, refused ? 10 * MS : 0);

@@ -2,7 +2,9 @@
 #ifndef ROAM_MEND_INT_H
 #define ROAM_MEND_INT_H
 
+#include "agent.h"
 #include "conf.h"
+#include "inband.h"
 #include "link_tcp.h"
 #include "log.h"
 #include "mend.h"
@@ -13,14 +15,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum mend_state { M_IDLE, M_DIAL, M_QUIET, M_ASKED, M_FLUSH, M_FOLLOW };
+enum mend_state { M_IDLE, M_DIAL, M_QUERY, M_CONNECT, M_QUIET, M_ASKED, M_CONFIRM, M_FLUSH, M_FOLLOW, M_FROZEN };
 
 #define MS 1000000u
 #define ASK_NS		(1000u * MS)	/* the other helper answers within this, or is asked again */
 #define ACCEPTOR_NS	(3u * MS)	/* the opener asks first; we only if it does not */
 #define QUIET_NS	(2000u * MS)	/* a thread that does not leave (longjmp) ends the connection */
 #define GRACE_NS	(1000u * MS)	/* a forked sharer may still come forward */
-#define DEADLINE_NS	(UINT64_C(60000) * MS)	/* then ETIMEDOUT, as TCP would */
+#define FAR_NS		(2000u * MS)	/* without progress on a new link to another host */
+#define CONNECT_NS	(300u * MS)	/* the agents have just said that the way is open */
+#define LOST_NS		(5000u * MS)	/* nobody has heard of the other end: it is gone */
 #define BACKOFF_MAX	(200u * MS)
 
 struct mend {
@@ -53,6 +57,12 @@ struct mend {
 	uint8_t *kept;
 	uint64_t kept_off;
 	size_t nkept;
+	/* The other end is on another host (mend_far.c). */
+	struct inband ask, ans;		/* the new link we made, and the one that came */
+	bool ans_ready;			/* the unread bytes behind its REQ are all here */
+	struct ho_plan plan;		/* M_CONFIRM: what we committed to */
+	uint64_t query;			/* nonce of the QUERY that is out, 0 none */
+	uint64_t lost_since;		/* nobody knows where it is, since */
 };
 
 /* mend.c: the attempt's state. */
@@ -74,7 +84,14 @@ void mend_again(struct mend *m, uint64_t wait);	/* 0: the backoff's */
 
 /* mend_link.c: what the old link carried, and the new one. */
 int mend_quiet(struct mend *m);			/* 1 quiet and counted, 0 not yet, -1 given up */
-void mend_adopt(struct mend *m, int link, bool syn, const struct ho_plan *plan, int mem);
+/* Puts back what the peer gives back. False: it does not fit or fails; the tx lock is not held. */
+bool mend_put_back_fd(struct mend *m, const struct ho_plan *plan, int mem);	/* false: given up */
+bool mend_put_back(struct mend *m, const struct ho_plan *plan, const uint8_t *p, size_t size);
+/*
+ * The link is ours: to the helper's copy, the stream and the program. sent, received:
+ * bytes that it carried before the stream. link is consumed.
+ */
+void mend_adopt(struct mend *m, int link, bool syn, const struct ho_plan *plan, uint64_t sent, uint64_t received);
 
 /* mend_ask.c, mend_answer.c, mend_share.c */
 int mend_unread_memfd(struct mend *m);		/* -1: nothing unread, or no memory */
@@ -85,5 +102,17 @@ void mend_follow(struct mend *m);
 void mend_say_refuse(struct chan *c, const struct msg *m, uint32_t reason);
 void mend_say_no(struct chan *c, const struct msg *m, struct vstate *st, uint32_t reason);
 struct vsock *mend_live_by_gid(const uint8_t *gid, enum ho_role role);
+/* The link was not broken after all: its end was announced just now. */
+void mend_cancel(struct mend *m);
+
+/* mend_far.c */
+void mend_query(struct mend *m);
+void mend_far_stop(struct mend *m);		/* leaves M_CONFIRM, one way or the other */
+void mend_far_step(struct mend *m);		/* M_QUERY, M_CONNECT, M_ASKED, M_CONFIRM are due */
+void mend_ask_far(struct mend *m);
+void mend_commit_far(struct mend *m, const struct ho_plan *plan, const struct msg *ok);
+void mend_drop_far_ask(struct mend *m);
+void mend_drop_far_in(struct mend *m);
+void mend_no_far(struct mend *m, const struct msg *no);
 
 #endif

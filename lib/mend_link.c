@@ -88,57 +88,51 @@ int mend_quiet(struct mend *m)
 }
 
 /* Puts back what the peer has not consumed.  False: it does not fit or fails. */
-static bool put_back(struct vstate *st, const struct ho_plan *plan, int mem)
+bool mend_put_back(struct mend *m, const struct ho_plan *plan, const uint8_t *p, size_t size)
 {
-	uint64_t need = plan->resend_from < st->replay.base ? st->replay.base - plan->resend_from : 0;
-	size_t size = mem >= 0 ? sys_memfd_size(mem) : 0;
-	uint8_t *p;
+	struct vstate *st = mend_state_of(m);
+	uint64_t need;
+	bool ok = true;
 
-	if (!need)
-		return true;
-	if (need > plan->given_back || need > size || need > REPLAY_MAX)
-		return false;
-	p = sys_map_shared(mem, size);
-	if (!p)
-		return false;
-	if (!replay_reserve(&st->replay, (uint8_t *)st + REPLAY_AT, need)) {
-		sys_unmap(p, size);
-		return false;
+	/* Senders only hold it to append to the replay buffer now. */
+	shlock_take(&st->tx, -1, false);
+	need = plan->resend_from < st->replay.base ? st->replay.base - plan->resend_from : 0;
+	if (need) {
+		ok = p && need <= plan->given_back && need <= size && need <= REPLAY_MAX &&
+			replay_reserve(&st->replay, (uint8_t *)st + REPLAY_AT, need);
+		if (ok)
+			replay_prepend(&st->replay, (uint8_t *)st + REPLAY_AT, p, need);
 	}
-	replay_prepend(&st->replay, (uint8_t *)st + REPLAY_AT, p, need);
-	sys_unmap(p, size);
-	return true;
+	shlock_drop(&st->tx);
+	return ok;
 }
 
-/* The link is ours: give it the stream and the program.  link is consumed. */
-void mend_adopt(struct mend *m, int link, bool syn, const struct ho_plan *plan, int mem)
+void mend_adopt(struct mend *m, int link, bool syn, const struct ho_plan *plan, uint64_t sent, uint64_t received)
 {
 	struct vsock *v = m->v;
 	struct vstate *st = mend_state_of(m);
 	uint64_t stall, resent;
 	char id[9];
 
-	/* Senders only hold it to append to the replay buffer now. */
 	shlock_take(&st->tx, -1, false);
-	if (!put_back(st, plan, mem)) {
-		shlock_drop(&st->tx);
-		helper_close(link);
-		mend_give_up(m, REASON_GAP, ECONNRESET);
-		return;
-	}
 	if (mend_own_fd(m) >= 0)
 		link_copy_options(m->own, link);
 	mend_drop_own(m);
 	m->own = link;
 	st->link_ino = sys_sock_ino(link);
 	st->link_syn = syn;
-	st->link_tx = plan->resend_from;
-	st->link_rx = st->ho.rx_off;
+	/* May be below zero: these are compared modulo 2^64. */
+	st->link_tx = plan->resend_from - sent;
+	st->link_rx = st->ho.rx_off - received;
 	st->tx_sent = plan->resend_from;
 	atomic_store(&st->trim_limit, ho_trim_limit(&st->ho));
 	atomic_store(&st->pending_err, 0);
 	resent = st->replay.end - plan->resend_from;
 	stall = sys_now_ns() - st->broke_ns;
+	st->resent += resent;
+	st->stall_ns += stall;
+	if (stall > st->stall_max_ns)
+		st->stall_max_ns = stall;
 	if (st->shut_rd)
 		sys_shutdown(link, SHUT_RD);
 	vs_phase_next(st, PH_UNSENT, PH_MEND);

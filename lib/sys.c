@@ -251,11 +251,37 @@ uint64_t sys_starttime(int pid)
 	return p ? strtoull(p + 1, NULL, 10) : 0;
 }
 
-uint64_t sys_netns(void)
+static uint64_t ns_inode(const char *path)
 {
 	struct stat st;
 
-	return stat("/proc/self/ns/net", &st) < 0 ? 0 : (uint64_t)st.st_ino;
+	return stat(path, &st) < 0 ? 0 : (uint64_t)st.st_ino;
+}
+
+uint64_t sys_netns(void)
+{
+	return ns_inode("/proc/self/ns/net");
+}
+
+uint64_t sys_own_netns(void)
+{
+	return ns_inode("/proc/thread-self/ns/net");
+}
+
+int sys_follow_netns(void)
+{
+	int fd = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC), r;
+
+	if (fd < 0)
+		return -1;
+	r = setns(fd, CLONE_NEWNET);
+	__real_close(fd);
+	return r;
+}
+
+uint64_t sys_timens(void)
+{
+	return ns_inode("/proc/self/ns/time");
 }
 
 void sys_raise_sigpipe(void)

@@ -42,7 +42,10 @@ unsigned int sys_geteuid(void);
 bool sys_alive(int tid);
 bool sys_own_thread(int tid);			/* of this process */
 uint64_t sys_starttime(int pid);		/* 0 when there is no such process */
-uint64_t sys_netns(void);			/* inode of the network namespace, 0 unknown */
+uint64_t sys_netns(void);			/* inode of the main thread's network namespace, 0 unknown */
+uint64_t sys_own_netns(void);			/* of this thread's */
+int sys_follow_netns(void);			/* this thread goes where the main thread is; 0 or -1 */
+uint64_t sys_timens(void);			/* inode of the time namespace: another one after a restore */
 void sys_raise_sigpipe(void);
 uint64_t sys_now_ns(void);			/* CLOCK_MONOTONIC */
 void sys_nap_us(unsigned int us);

@@ -1,4 +1,5 @@
 #include "upgrade.h"
+#include "agent.h"
 #include "conf.h"
 #include "log.h"
 #include "meet.h"
@@ -42,10 +43,15 @@ static struct vsock **slot_of(uint64_t nonce)
 	return room ? room : &offered[nonce % ARRAY_SIZE(offered)];
 }
 
+static void offer_far(struct vsock *v);
+
 void upgrade_offered(struct vsock *v)
 {
-	if (v->offer_nonce)
-		*slot_of(v->offer_nonce) = v;
+	if (!v->offer_nonce)
+		return;
+	*slot_of(v->offer_nonce) = v;
+	if (v->offer_far)
+		offer_far(v);
 }
 
 void upgrade_forget(struct vsock *v)
@@ -163,12 +169,12 @@ void upgrade_hello(struct chan *c, const struct msg *m)
 {
 	struct vsock *v = *slot_of(m->nonce);
 	struct msg w = { .type = MSG_WELCOME, .nonce = m->nonce };
-	struct pair *pair;
+	struct pair *pair = NULL;
 	struct tuple t;
 	uint32_t r, birth = v ? atomic_load(&v->birth) : 0;
 	int fd;
 
-	if (!v || v->offer_nonce != m->nonce || !m->nonce || atomic_load(&v->mode) != VS_PLAIN) {
+	if (!v || v->offer_nonce != m->nonce || !m->nonce || v->offer_far || atomic_load(&v->mode) != VS_PLAIN) {
 		refuse(c, m->nonce, REASON_GONE);
 		return;
 	}
@@ -197,6 +203,7 @@ void upgrade_hello(struct chan *c, const struct msg *m)
 	chan_send(c, &w, NULL, &fd, 1);
 	helper_close(fd);
 	log_live(v);
+	agent_own(v, false);
 	chan_close(c);
 	return;
 fail:
@@ -238,6 +245,7 @@ static void on_welcome(struct chan *c, const uint8_t *buf, size_t n, int *fds, i
 	if (!r) {
 		mend_proc_add(v);
 		log_live(v);
+		agent_own(v, false);
 		pair = NULL;
 	}
 out:
@@ -255,16 +263,23 @@ static void hello_end(struct chan *c)
 	try_later(c->v);
 }
 
+static void take_far(struct vsock *v, uint64_t nonce);
+
 void upgrade_dial(struct vsock *v)
 {
 	struct msg m = { .type = MSG_HELLO };
 	struct tuple t;
 	uint32_t birth = atomic_load(&v->birth);
 	struct chan *c;
+	bool far;
 	int fd;
 
-	if (atomic_load(&v->mode) != VS_PLAIN || !meet_offer(v, &m.pid, &m.start, &m.nonce)) {
+	if (atomic_load(&v->mode) != VS_PLAIN || !meet_offer(v, &m.pid, &m.start, &m.nonce, &far)) {
 		try_later(v);
+		return;
+	}
+	if (far) {
+		take_far(v, m.nonce);
 		return;
 	}
 	fd = chan_dial(m.pid, m.start);
@@ -297,5 +312,159 @@ void upgrade_dial(struct vsock *v)
 	if (chan_send(c, &m, NULL, NULL, 0) < 0) {
 		hello_end(c);
 		chan_close(c);
+	}
+}
+
+/* ---- through the agents: no pair page, and the socket itself proves whose the connection is */
+
+static void far_msg(struct vsock *v, struct msg *m)
+{
+	struct tuple t;
+
+	meet_noted(v, &t);
+	m->family = t.family;
+	m->oport = t.oport;
+	m->aport = t.aport;
+	memcpy(m->oaddr, t.oaddr, 16);
+	memcpy(m->aaddr, t.aaddr, 16);
+}
+
+static void send_with_socket(struct vsock *v, struct msg *m)
+{
+	int fd = helper_borrow(atomic_load(&v->fd));
+
+	agent_want();
+	if (fd < 0 || agent_send(m, NULL, fd) < 0)
+		try_later(v);
+	helper_close(fd);
+}
+
+static void offer_far(struct vsock *v)
+{
+	struct msg m = { .type = MSG_OFFER, .nonce = v->offer_nonce };
+
+	far_msg(v, &m);
+	send_with_socket(v, &m);
+}
+
+static void take_far(struct vsock *v, uint64_t nonce)
+{
+	struct msg m = { .type = MSG_HELLO, .nonce = nonce };
+
+	v->offer_far = true;
+	v->offer_nonce = nonce;
+	*slot_of(nonce) = v;
+	far_msg(v, &m);
+	send_with_socket(v, &m);
+}
+
+/* Every look-up by nonce: NULL when it is not about a plain connection of ours. */
+static struct vsock *far_of(const struct msg *m, enum ho_role role)
+{
+	struct vsock *v = *slot_of(m->nonce);
+
+	return v && m->nonce && v->offer_nonce == m->nonce && v->offer_far && v->role == role ? v : NULL;
+}
+
+static void far_live(struct vsock *v)
+{
+	*slot_of(v->offer_nonce) = NULL;
+	v->offer_nonce = 0;
+	log_live(v);
+	agent_own(v, false);
+}
+
+void upgrade_hello_far(const struct msg *m)
+{
+	struct vsock *v = far_of(m, HO_OPENER);
+	struct msg w = { .type = MSG_WELCOME, .nonce = m->nonce };
+	struct tuple t;
+	uint32_t r = REASON_GONE;
+
+	if (v && atomic_load(&v->mode) == VS_PLAIN) {
+		meet_noted(v, &t);
+		r = REASON_TUPLE;
+		if (same_tuple(m, &t))
+			r = sys_random(w.gid, WIRE_GID) < 0 || sys_random(w.key, WIRE_KEY) < 0 ? REASON_MEMORY :
+				go_live(v, atomic_load(&v->birth), HO_OPENER, w.gid, w.key, NULL);
+	}
+	if (r) {
+		w.type = MSG_REFUSE;
+		w.reason = r;
+	} else {
+		w.pid = (uint32_t)sys_getpid();
+		w.start = helper_start_time();
+	}
+	agent_send(&w, NULL, -1);
+	if (!r)
+		far_live(v);
+	else if (v && r != REASON_BUSY && r != REASON_COUNT && r != REASON_GONE)
+		v->never = (uint8_t)r;
+}
+
+bool upgrade_answer_far(const struct msg *m)
+{
+	struct vsock *v = far_of(m, HO_ACCEPTOR);
+	uint32_t r = m->type == MSG_REFUSE ? m->reason : REASON_NONE;
+
+	if (!v)
+		v = m->type == MSG_REFUSE ? far_of(m, HO_OPENER) : NULL;
+	if (!v)
+		return false;
+	if (!r)
+		r = go_live(v, atomic_load(&v->birth), HO_ACCEPTOR, m->gid, m->key, NULL);
+	if (!r) {
+		far_live(v);
+		return true;
+	}
+	log_debug("upgrade through the agents refused: %s", reason_word(r));
+	*slot_of(m->nonce) = NULL;
+	v->offer_nonce = 0;
+	v->why_far = (uint8_t)r;
+	try_later(v);
+	return true;
+}
+
+void upgrade_offers_again(void)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(offered); i++) {
+		struct vsock *v = offered[i];
+
+		if (v && v->offer_nonce && v->offer_far && v->role == HO_OPENER &&
+		    atomic_load(&v->mode) == VS_PLAIN)
+			offer_far(v);
+	}
+}
+
+/* Withdrawals made by the program's threads, for the helper to send. */
+static _Atomic uint64_t withdrawn[64];
+
+void upgrade_withdraw_far(uint64_t nonce)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(withdrawn); i++) {
+		uint64_t zero = 0;
+
+		if (atomic_compare_exchange_strong(&withdrawn[i], &zero, nonce))
+			return;
+	}
+	/* Full: the agent forgets the offer by itself, later. */
+}
+
+void upgrade_say_withdrawn(void)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(withdrawn); i++) {
+		struct msg m = { .type = MSG_REFUSE, .reason = REASON_CLOSED,
+				 .nonce = atomic_load(&withdrawn[i]) };
+
+		if (!m.nonce)
+			continue;
+		agent_send(&m, NULL, -1);
+		atomic_store(&withdrawn[i], 0);
 	}
 }

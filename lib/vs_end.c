@@ -77,8 +77,7 @@ int vs_shutdown(struct vsock *v, int fd, int how)
 	lr = shlock_take(&st->tx, 0, false);
 	if (lr == SHLOCK_BUSY || lr == SHLOCK_SELF) {
 		/* What it has sent is known when it is out: the peer waits for that. */
-		if (v->pair)
-			atomic_store(&v->pair->side[st->ho.role].fin, PAIR_FIN_SOON);
+		atomic_store(&v->pair->side[st->ho.role].fin, PAIR_FIN_SOON);
 		st->shut_wr = 1;
 		r = sys_shutdown(fd, how);
 		e = errno;
@@ -91,7 +90,7 @@ int vs_shutdown(struct vsock *v, int fd, int how)
 		return r;
 	}
 	st->shut_wr = 1;
-	atomic_store(&v->pair->side[st->ho.role].fin, st->replay.end);
+	vs_announce_fin(v, false);
 	ph = atomic_load(&st->phase);
 	/* While the link is mended the FIN follows the last byte (vs_flush_locked). */
 	if (!(ph & (PH_MEND | PH_UNSENT)) || ph & PH_NOREP) {

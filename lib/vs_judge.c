@@ -24,8 +24,7 @@ bool vs_peer_closed(struct vsock *v, struct vstate *st)
 	return v->pair && atomic_load(&v->pair->side[!st->ho.role].closed);
 }
 
-/* Is an end of stream here the one the peer announced? */
-static bool fin_announced(struct vsock *v, struct vstate *st, int fd)
+bool vs_fin_announced(struct vsock *v, struct vstate *st, int fd)
 {
 	struct link_count c;
 	uint64_t fin, want;
@@ -66,7 +65,7 @@ bool vs_judge_rx(struct vsock *v, int fd, ssize_t r, int err)
 	}
 	shlock_take(&st->mx, -1, false);
 	if (r == 0)
-		end = st->shut_rd || vs_peer_closed(v, st) || fin_announced(v, st, fd);
+		end = st->shut_rd || vs_peer_closed(v, st) || vs_fin_announced(v, st, fd);
 	else
 		end = vs_peer_closed(v, st);
 	shlock_drop(&st->mx);
@@ -147,7 +146,7 @@ bool vs_ready_trouble(struct vsock *v, uint32_t events)
 	end = vs_peer_closed(v, st);
 	/* Only our side's or the peer's announced end shows as HUP or RDHUP without an error. */
 	if (!end && !(events & EPOLLERR))
-		end = st->shut_rd || fin_announced(v, st, fd);
+		end = st->shut_rd || vs_fin_announced(v, st, fd);
 	shlock_drop(&st->mx);
 	if (end || (!(events & (EPOLLERR | EPOLLRDHUP)) && !link_dead(fd)))
 		return false;

@@ -11,6 +11,7 @@
 #include <string.h>
 
 _Atomic uint32_t vs_live_count;
+_Atomic uint32_t vs_remote_count;
 shlock vs_fds_lock;
 struct vsock *vs_live_head;
 
@@ -114,6 +115,8 @@ struct vsock *vs_new(int fd, int family, enum vs_kind kind)
 	v->index = i;
 	v->marked_pid = 0;
 	v->offer_nonce = 0;
+	v->offer_far = false;
+	v->why_far = 0;
 	atomic_store(&v->want, 0);
 	v->mend = NULL;
 	v->orphan = false;
@@ -345,8 +348,16 @@ int vs_go_live(struct vsock *v, int fd, enum ho_role role, const uint8_t *gid, c
 	atomic_store(&st->phase, PH_GEN);
 	ho_init(&st->ho, role, gid, key);
 	atomic_store(&st->trim_limit, UINT64_MAX);
+	st->live_ns = sys_now_ns();
 	atomic_store(&v->st, st);
-	v->pair = pair;
+	if (pair) {
+		v->pair = pair;
+	} else {
+		v->pair = pair = &st->own_pair;
+		atomic_store(&pair->side[0].fin, PAIR_NO_FIN);
+		atomic_store(&pair->side[1].fin, PAIR_NO_FIN);
+		vs_set_remote(v);
+	}
 	atomic_store(&pair->side[role].family, v->family);
 	if (ended)
 		atomic_store(&pair->side[role].fin, t);
@@ -379,6 +390,16 @@ void vs_announce_fin(struct vsock *v, bool closed)
 		atomic_store(&me->fin, st->replay.end);
 	if (closed)
 		atomic_store(&me->closed, 1);
+	if (atomic_load(&st->remote) && helper_running())
+		helper_want(v, WANT_NOTICE);
+}
+
+void vs_set_remote(struct vsock *v)
+{
+	struct vstate *st = atomic_load(&v->st);
+
+	if (!atomic_exchange(&st->remote, 1))
+		atomic_fetch_add(&vs_remote_count, 1);
 }
 
 /* True when no other living process holds the connection. */
@@ -414,6 +435,8 @@ static void unlive(struct vsock *v)
 	if (v->live_next)
 		v->live_next->live_prev = v->live_prev;
 	atomic_fetch_sub(&vs_live_count, 1);
+	if (atomic_load(&st->remote))
+		atomic_fetch_sub(&vs_remote_count, 1);
 }
 
 void vs_end(struct vsock *v)
@@ -533,13 +556,12 @@ void vs_reap(struct vsock *v)
 	atomic_store(&v->rxc, &v->rx0);
 	atomic_store(&v->phasep, &no_phase);
 	atomic_store(&v->phase_ok, 0);
+	if (v->pair && v->pair != &st->own_pair)
+		sys_unmap(v->pair, PAIR_SIZE);
+	v->pair = NULL;
 	if (st) {
 		atomic_store(&v->st, NULL);
 		state_drop(st);
-	}
-	if (v->pair) {
-		sys_unmap(v->pair, PAIR_SIZE);
-		v->pair = NULL;
 	}
 	atomic_store(&v->want, 0);
 	shlock_drop(&vs_fds_lock);

@@ -70,6 +70,30 @@ struct names {			/* what getsockname and getpeername said first */
 	socklen_t self_len, peer_len;
 };
 
+struct pair_side {
+	_Atomic uint64_t fin;		/* final offset, PAIR_NO_FIN: not ended */
+	_Atomic uint32_t closed;	/* closed, or plain again: believe the kernel */
+	_Atomic uint32_t forked;	/* others may speak for it soon */
+	_Atomic uint32_t family;	/* 4 or 6: what the end's sockets are */
+	_Atomic uint32_t pad;
+	struct { _Atomic uint32_t pid, pad; _Atomic uint64_t start; } proc[NPROC];
+};
+#define PAIR_NO_FIN	UINT64_MAX
+#define PAIR_FIN_SOON	(UINT64_MAX - 1)	/* ended; a sender still counts */
+#define PAIR_MAGIC	0x726d6131u
+#define PAIR_SIZE	4096u
+struct pair {
+	uint32_t magic, pad;
+	struct pair_side side[2];	/* by enum ho_role */
+};
+
+struct place {			/* an agent */
+	uint8_t host[16];
+	uint8_t family;			/* 4 or 6; 0: not known */
+	uint16_t port;
+	uint8_t addr[16];
+};
+
 #define REPLAY_AT	4096u		/* replay memory begins here in the mapping */
 #define REPLAY_MIN	4096u
 #define REPLAY_SOFT	(128u << 10)	/* the ring's size in the steady state; see vs_tx.c, keep() */
@@ -104,24 +128,15 @@ struct vstate {
 	uint64_t broke_ns;		/* when the break was noticed */
 	struct handover ho;
 	struct names names;
+	/* what the listing shows */
+	uint64_t live_ns, resent, stall_ns, stall_max_ns;
+	/* The other end is on another host, or was: the two meet through their agents. */
+	_Atomic uint8_t remote;
+	bool moved;			/* we were elsewhere before, and the agents do not know yet */
+	struct place where;		/* the other end's agent, last known */
+	struct pair own_pair;		/* instead of a page shared with the peer */
 };
-
-struct pair_side {
-	_Atomic uint64_t fin;		/* final offset, PAIR_NO_FIN: not ended */
-	_Atomic uint32_t closed;	/* closed, or plain again: believe the kernel */
-	_Atomic uint32_t forked;	/* others may speak for it soon */
-	_Atomic uint32_t family;	/* 4 or 6: what the end's sockets are */
-	_Atomic uint32_t pad;
-	struct { _Atomic uint32_t pid, pad; _Atomic uint64_t start; } proc[NPROC];
-};
-#define PAIR_NO_FIN	UINT64_MAX
-#define PAIR_FIN_SOON	(UINT64_MAX - 1)	/* ended; a sender still counts */
-#define PAIR_MAGIC	0x726d6131u
-#define PAIR_SIZE	4096u
-struct pair {
-	uint32_t magic, pad;
-	struct pair_side side[2];	/* by enum ho_role */
-};
+_Static_assert(sizeof(struct vstate) <= REPLAY_AT, "the head must fit before the replay memory");
 
 enum vs_kind { VS_FRESH, VS_LISTEN, VS_CONN };
 enum vs_mode { VS_PLAIN, VS_SWITCHING, VS_LIVE, VS_GONE };
@@ -164,7 +179,9 @@ struct vsock {
 	struct epreg *regs;
 	uint32_t marked_pid;			/* listener: who left the marker */
 	struct tuple tuple;			/* once it was looked at for an upgrade */
-	_Atomic uint64_t offer_nonce;			/* our offer that is out, 0 none */
+	_Atomic uint64_t offer_nonce;			/* our offer that is out (acceptor: that we took), 0 none */
+	bool offer_far;					/* it goes through the agents */
+	uint8_t why_far;				/* what they said */
 	/* the helper's */
 	_Atomic uint32_t want;
 	_Atomic(struct vsock *) qnext;
@@ -179,9 +196,11 @@ struct vsock {
 #define WANT_MEND	4u
 #define WANT_FLUSH	8u
 #define WANT_REAP	16u
+#define WANT_NOTICE	64u	/* tell the other host where our stream ends */
 #define WANT_BUSY	32u	/* the helper is at it: not to be given back */
 
 extern _Atomic uint32_t vs_live_count;	/* live vsocks in this process */
+extern _Atomic uint32_t vs_remote_count;	/* those whose other end is on another host (at most) */
 extern shlock vs_fds_lock;
 extern struct vsock *vs_live_head;	/* under vs_fds_lock */
 
@@ -217,7 +236,7 @@ static inline bool vs_mending(struct vsock *v)
 }
 void vs_demote(struct vsock *v, uint32_t reason);	/* healthy link: plain from now on */
 void vs_log_id(const struct vsock *v, char out[9]);
-/* Makes it live; the caller has excluded senders (mode SWITCHING). */
+/* Makes it live; the caller has excluded senders (mode SWITCHING). pair NULL: the peer is on another host. */
 int vs_go_live(struct vsock *v, int fd, enum ho_role role, const uint8_t *gid, const uint8_t *key,
 	       struct pair *pair);
 void vs_end(struct vsock *v);	/* the last descriptor is gone; vs_fds_lock is held */
@@ -226,6 +245,10 @@ bool vs_last_sharer(struct vsock *v, struct vstate *st);
 void vs_claim_slot(struct vsock *v);
 void vs_reserve_slot(struct vsock *v);	/* fork: for the child, before the parent can close */
 void vs_announce_fin(struct vsock *v, bool closed);
+/* The two ends meet through their agents from now on. */
+void vs_set_remote(struct vsock *v);
+/* The peer's side of the pair page says that its stream ends exactly where this link stands. */
+bool vs_fin_announced(struct vsock *v, struct vstate *st, int fd);
 void vs_fork_child(void);
 void vs_exec(bool before);	/* exec is about to be tried; it failed */
 void vs_fork_plain(struct vsock *v);

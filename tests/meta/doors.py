@@ -17,7 +17,7 @@ import tap
 # Memory, strings, numbers: no descriptor behind them.
 HARMLESS = """
 memcpy memmove memset memcmp memchr strlen strnlen strcmp strncmp strchr strrchr strstr
-strcpy strncpy strspn strcspn strerror strerrorname_np strtol strtoul strtoll strtoull
+strcpy strncpy strspn strcspn strerror strerrorname_np strtol strtok_r strtoul strtoll strtoull
 stpcpy snprintf vsnprintf vasprintf asprintf sscanf vsscanf
 malloc calloc realloc free abort getenv qsort bsearch
 inet_ntop inet_pton __errno_location

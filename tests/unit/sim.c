@@ -596,7 +596,7 @@ static void reincarnate(struct sim *s, int a)
 		ask_failed(s, a);
 	sim_break(s, a);
 	sim_drain(s, a);
-	ho_reincarnate(&e->h);
+	ho_reincarnate(&e->h, 1);
 }
 
 /* An old image of an end comes back; the kernel's queues were not in it. */

@@ -286,7 +286,7 @@ START_TEST(fenced)
 
 	pair(&a, &b);
 	old = a;
-	ho_reincarnate(&a);
+	ho_reincarnate(&a, 1);
 	ho_drained(&a, 0, 0);
 	ck_assert(ho_ask(&a, 1, 0, false, &req));
 	ho_break(&b);

@@ -1,0 +1,290 @@
+#include "agent.h"
+#include "command.h"
+#include "conf.h"
+#include "log.h"
+#include "meet.h"
+#include "mend.h"
+#include "sys.h"
+#include "upgrade.h"
+#include "vs_io.h"
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/un.h>
+
+#define MS 1000000u
+#define RETRY_MIN (5u * MS)		/* an agent that restarts is back within this or a few of it */
+#define RETRY_MAX (500u * MS)
+#define RETRY_IDLE (5000u * MS)		/* nobody of ours depends on it */
+
+static struct chan *chan;
+static bool up, wanted;
+static uint64_t due, backoff;
+
+bool agent_up(void)
+{
+	return up;
+}
+
+void agent_want(void)
+{
+	if (wanted && (chan || due))
+		return;
+	wanted = true;
+	if (!chan && !due)
+		due = 1;
+}
+
+int agent_send(const struct msg *m, const uint8_t *key, int fd)
+{
+	if (!up)
+		return -1;
+	return chan_send(chan, m, key, &fd, fd >= 0);
+}
+
+static struct msg about(struct vsock *v, uint8_t type)
+{
+	struct vstate *st = atomic_load(&v->st);
+	struct msg m = { .type = type, .epoch = st->ho.epoch,
+			 .flags = st->ho.role == HO_ACCEPTOR ? MSGF_ACCEPTOR : 0 };
+
+	memcpy(m.gid, st->ho.gid, WIRE_GID);
+	return m;
+}
+
+void agent_own(struct vsock *v, bool moved)
+{
+	struct vstate *st = atomic_load(&v->st);
+	struct msg m;
+
+	agent_want();
+	if (!up || atomic_load(&st->phase) & PH_NOREP)
+		return;
+	m = about(v, MSG_OWN);
+	m.flags |= moved ? MSGF_MOVED : 0;
+	memcpy(m.host, st->where.host, 16);
+	m.family = st->where.family;
+	memcpy(m.addr, st->where.addr, 16);
+	m.port = st->where.port;
+	agent_send(&m, NULL, -1);
+	if (atomic_load(&st->remote))
+		agent_notice(v);
+}
+
+void agent_release(struct vsock *v, uint32_t reason)
+{
+	struct msg m;
+
+	if (!up)
+		return;
+	m = about(v, MSG_RELEASE);
+	m.reason = reason;
+	agent_send(&m, NULL, -1);
+}
+
+void agent_notice(struct vsock *v)
+{
+	struct vstate *st = atomic_load(&v->st);
+	struct pair_side *me;
+	struct msg m;
+
+	if (!up || !v->pair)
+		return;
+	me = &v->pair->side[st->ho.role];
+	m = about(v, MSG_NOTICE);
+	m.fin = atomic_load(&me->fin);
+	if (atomic_load(&me->closed))
+		m.flags |= MSGF_CLOSED;
+	if (m.fin >= PAIR_FIN_SOON && !(m.flags & MSGF_CLOSED))
+		return;
+	agent_send(&m, st->ho.key, -1);
+}
+
+static void own_all(void)
+{
+	struct vsock *v;
+
+	shlock_take(&vs_fds_lock, -1, false);
+	for (v = vs_live_head; v; v = v->live_next)
+		agent_own(v, atomic_load(&v->st)->moved);
+	shlock_drop(&vs_fds_lock);
+}
+
+static void on_msg(struct chan *c, const uint8_t *buf, size_t n, int *fds, int nfds)
+{
+	struct msg m;
+	enum wire_error we = wire_decode(&m, NULL, buf, n);
+
+	(void)c;
+	if (we != WIRE_OK) {
+		log_error("agent: %s", wire_strerror(we));
+		return;
+	}
+	if (!up) {
+		if (m.type != MSG_AGENT) {
+			log_error("agent: %s instead of AGENT: refused (%s)", wire_name(m.type),
+				  reason_text(m.reason));
+			agent_hang_up();
+			backoff = RETRY_IDLE;
+			return;
+		}
+		up = true;
+		backoff = 0;
+		log_debug("agent: connected");
+		own_all();
+		upgrade_offers_again();
+		mend_agent_up();
+		return;
+	}
+	switch (m.type) {
+	case MSG_HELLO:
+		upgrade_hello_far(&m);
+		break;
+	case MSG_WELCOME:
+		upgrade_answer_far(&m);
+		break;
+	case MSG_REFUSE:
+		if (!upgrade_answer_far(&m))
+			mend_refused(&m);
+		break;
+	case MSG_LOCATION:
+		mend_location(&m);
+		break;
+	case MSG_RELEASE:
+		mend_fenced(&m);
+		break;
+	case MSG_NOTICE:
+		mend_notice(&m, buf, n);
+		break;
+	case MSG_REQ:
+		mend_request_far(&m, buf, n, fds, nfds);
+		break;
+	case MSG_COMMAND:
+		command(&m);
+		break;
+	default:
+		log_debug("agent: unexpected %s", wire_name(m.type));
+	}
+}
+
+static void on_end(struct chan *c)
+{
+	(void)c;
+	log_debug("agent: connection lost");
+	chan = NULL;
+	up = false;
+	due = sys_now_ns() + RETRY_MIN;
+}
+
+void agent_hang_up(void)
+{
+	chan_close(chan);
+	chan = NULL;
+	up = false;
+	due = wanted ? sys_now_ns() + RETRY_MIN : 0;
+}
+
+/* "a.NETNS" in the rendezvous directory, then in the system's. */
+static int dial(void)
+{
+	const char *dir[2];
+	int i, n = meet_dirs(dir), fd, e = ENOENT;
+
+	for (i = 0; i < n; i++) {
+		struct sockaddr_un a = { .sun_family = AF_UNIX };
+
+		if (snprintf(a.sun_path, sizeof(a.sun_path), "%s/a.%llu", dir[i],
+			     (unsigned long long)meet_netns()) >= (int)sizeof(a.sun_path))
+			continue;
+		fd = chan_connect(&a);
+		if (fd >= 0)
+			return fd;
+		e = errno;
+	}
+	errno = e;
+	return -1;
+}
+
+void agent_timers(uint64_t now, uint64_t *next)
+{
+	struct msg m = { .type = MSG_REGISTER };
+	int fd;
+
+	if (wanted && !chan && due && due <= now) {
+		backoff = backoff ? backoff * 2 : RETRY_MIN;
+		if (backoff > RETRY_MAX)
+			backoff = atomic_load(&vs_remote_count) ? RETRY_MAX : RETRY_IDLE;
+		due = now + backoff;
+		fd = dial();
+		chan = fd < 0 ? NULL : chan_open(fd, 0, NULL);
+		if (fd >= 0 && !chan)
+			helper_close(fd);
+		if (chan) {
+			due = 0;
+			chan->on_msg = on_msg;
+			chan->on_end = on_end;
+			m.pid = (uint32_t)sys_getpid();
+			m.start = helper_start_time();
+			chan_send(chan, &m, NULL, NULL, 0);
+		}
+	}
+	if (due && wanted && !chan && (!*next || due < *next))
+		*next = due;
+}
+
+void agent_fork_child(void)
+{
+	chan = NULL;		/* the parent's */
+	up = wanted = false;
+	due = backoff = 0;
+}
+
+/* ---- what can be seen without a connection */
+
+static bool in_net(const char *net, uint8_t family, const uint8_t addr[16])
+{
+	char text[64];
+	uint8_t a[16];
+	const char *slash = strchr(net, '/');
+	size_t n = slash ? (size_t)(slash - net) : 0;
+	int bits = slash ? atoi(slash + 1) : -1, i;
+
+	if (!n || n >= sizeof(text) || bits < 0 || bits > (family == 4 ? 32 : 128))
+		return false;
+	memcpy(text, net, n);
+	text[n] = 0;
+	if (inet_pton(family == 4 ? AF_INET : AF_INET6, text, a) != 1)
+		return false;
+	for (i = 0; i < bits; i++)
+		if ((a[i / 8] ^ addr[i / 8]) & (0x80 >> i % 8))
+			return false;
+	return true;
+}
+
+bool agent_knows(uint8_t family, const uint8_t addr[16])
+{
+	const char *dir[2];
+	char path[160], to[1024], hex[33], *p, *save = NULL;
+	int i, k, n = meet_dirs(dir);
+	ssize_t len;
+
+	for (k = 0; k < (family == 4 ? 4 : 16); k++)
+		snprintf(hex + 2 * k, 3, "%02x", addr[k]);
+	for (i = 0; i < n; i++) {
+		unsigned long long ns = (unsigned long long)meet_netns();
+
+		snprintf(path, sizeof(path), "%s/h.%llu.%s", dir[i], ns, hex);
+		if (sys_readlink(path, to, sizeof(to)) > 0)
+			return true;
+		snprintf(path, sizeof(path), "%s/n.%llu", dir[i], ns);
+		len = sys_readlink(path, to, sizeof(to) - 1);
+		if (len <= 0)
+			continue;
+		to[len] = 0;
+		for (p = strtok_r(to, " ", &save); p; p = strtok_r(NULL, " ", &save))
+			if (in_net(p, family, addr))
+				return true;
+	}
+	return false;
+}

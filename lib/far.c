@@ -1,0 +1,73 @@
+#include "far.h"
+#include "helper.h"
+#include "link_tcp.h"
+#include "sys.h"
+#include "vs_io.h"
+
+#define MS 1000000u
+#define TICK_MIN (100u * MS)		/* something is in flight */
+#define TICK_MAX (3000u * MS)		/* nothing has been for a while */
+/*
+ * Retransmissions without an answer: the third is out some 0.6 s after the
+ * first byte (200 ms, doubling).  A link that was only slow loses nothing by a
+ * resume, so this may be early.
+ */
+#define SILENT_RTX 2
+
+static uint64_t due, tick = TICK_MIN;
+static bool changed;
+
+/* True: bytes are under way. */
+static bool look(struct vsock *v)
+{
+	struct vstate *st = atomic_load(&v->st);
+	struct link_silence s;
+	bool flying = false;
+	int fd;
+
+	if (!st || !atomic_load(&st->remote) || atomic_load(&st->phase) & PH_BITS)
+		return false;
+	if (!replay_used(&st->replay) && !changed)
+		return false;
+	fd = helper_borrow(atomic_load(&v->fd));
+	if (fd >= 0 && sys_sock_ino(fd) == st->link_ino && link_silence(fd, &s) == 0) {
+		flying = s.unacked;
+		if (s.state == LINK_ESTABLISHED || s.state == LINK_CLOSE_WAIT || s.state == LINK_FIN_WAIT1) {
+			if (s.retransmits >= SILENT_RTX || (changed && s.retransmits))
+				vs_break(v, 0, "silent");
+			else if (changed && !link_addr_here(fd))
+				vs_break(v, 0, "address gone");
+		}
+		if (!flying && shlock_take(&st->tx, 0, false) == SHLOCK_OK) {
+			vs_trim_locked(st, fd);
+			shlock_drop(&st->tx);
+		}
+	}
+	helper_close(fd);
+	return flying;
+}
+
+void far_watch(uint64_t now, uint64_t *next)
+{
+	bool flying = false;
+	struct vsock *v;
+
+	if (!atomic_load(&vs_remote_count))
+		return;
+	if (!due || due <= now || changed) {
+		shlock_take(&vs_fds_lock, -1, false);
+		for (v = vs_live_head; v; v = v->live_next)
+			flying |= look(v);
+		shlock_drop(&vs_fds_lock);
+		changed = false;
+		tick = flying ? TICK_MIN : tick * 2 > TICK_MAX ? TICK_MAX : tick * 2;
+		due = now + tick;
+	}
+	if (!*next || due < *next)
+		*next = due;
+}
+
+void far_netchange(void)
+{
+	changed = true;
+}

@@ -1,0 +1,553 @@
+/*
+ * A resume with an end on another host: the agents say where it is (QUERY), the
+ * new link is a connection to its agent's port, which passes it on, and the
+ * messages travel in it before the stream (inband.h).
+ *
+ *	asker	QUERY -> CONNECT -> QUIET -> ASKED -> adopted
+ *	answerer	(REQ and the link from the agent) QUIET -> CONFIRM -> adopted
+ *
+ * Until the agents have said that the other end lives, and the way to it is
+ * open, the old link is not touched: if the end is gone the kernel's own word
+ * about it stands.
+ */
+#include "mend_int.h"
+#include "helper_int.h"
+#include <netinet/in.h>
+
+void mend_drop_far_ask(struct mend *m)
+{
+	if (m->ask.fd >= 0) {
+		helper_unwatch(m->ask.fd);
+		helper_close(m->ask.fd);
+	}
+	inband_drop(&m->ask);
+	m->query = 0;
+}
+
+void mend_drop_far_in(struct mend *m)
+{
+	if (m->ans.fd >= 0) {
+		helper_unwatch(m->ans.fd);
+		helper_close(m->ans.fd);
+	}
+	inband_drop(&m->ans);
+	m->ans_ready = false;
+}
+
+static bool touched(const struct mend *m)
+{
+	return m->shut || m->state == M_QUIET || m->state == M_ASKED || m->state == M_CONFIRM;
+}
+
+/* ---- where is it? */
+
+static void connect_to(struct mend *m);
+
+/* Nobody who was asked knows it, or nobody can be asked. */
+static void lost(struct mend *m, bool sure)
+{
+	uint64_t now = sys_now_ns();
+	int fd = mend_own_fd(m);
+	struct link_count c;
+	bool ended = fd < 0 || link_count(fd, false, &c) < 0 || c.state != LINK_ESTABLISHED;
+
+	if (!m->lost_since)
+		m->lost_since = now;
+	/* The kernel has said that it is over; nobody contradicts. */
+	if ((sure || ended) && now - m->lost_since > LOST_NS) {
+		mend_give_up(m, REASON_UNKNOWN, m->shut ? ECONNRESET : 0);
+		return;
+	}
+	mend_again(m, 0);
+}
+
+void mend_query(struct mend *m)
+{
+	struct vstate *st = mend_state_of(m);
+	struct msg q = { .type = MSG_QUERY, .epoch = st->ho.epoch,
+			 .flags = st->ho.role == HO_ACCEPTOR ? MSGF_ACCEPTOR : 0 };
+
+	if (sys_now_ns() - m->since > conf()->deadline_ns) {
+		mend_give_up(m, REASON_TIMEOUT, ETIMEDOUT);
+		return;
+	}
+	agent_want();
+	if (!agent_up()) {
+		if (st->where.family)
+			connect_to(m);
+		else
+			lost(m, false);
+		return;
+	}
+	if (sys_random(&q.nonce, sizeof(q.nonce)) < 0)
+		q.nonce = sys_now_ns();
+	m->query = q.nonce |= 1;
+	memcpy(q.gid, st->ho.gid, WIRE_GID);
+	memcpy(q.host, st->where.host, 16);
+	q.family = st->where.family;
+	memcpy(q.addr, st->where.addr, 16);
+	q.port = st->where.port;
+	if (agent_send(&q, NULL, -1) < 0) {
+		mend_again(m, 0);
+		return;
+	}
+	m->state = M_QUERY;
+	m->due = sys_now_ns() + ASK_NS;
+}
+
+void mend_location(const struct msg *in)
+{
+	struct vsock *v = mend_live_by_gid(in->gid, in->flags & MSGF_ACCEPTOR ? HO_OPENER : HO_ACCEPTOR);
+	struct vstate *st = v ? atomic_load(&v->st) : NULL;
+	struct mend *m;
+
+	if (!st || (in->family != 4 && in->family != 6))
+		return;
+	st->moved = false;
+	memcpy(st->where.host, in->host, 16);
+	st->where.family = in->family;
+	st->where.port = in->port;
+	memcpy(st->where.addr, in->addr, 16);
+	m = v->mend;
+	if (!m || m->state != M_QUERY)
+		return;
+	if (in->nonce && in->nonce != m->query)
+		return;
+	m->lost_since = 0;
+	connect_to(m);
+}
+
+void mend_refused(const struct msg *in)
+{
+	struct vsock *v;
+	struct mend *m = NULL;
+
+	shlock_take(&vs_fds_lock, -1, false);
+	for (v = vs_live_head; v && !m; v = v->live_next)
+		if (v->mend && v->mend->query && v->mend->query == in->nonce)
+			m = v->mend;
+	shlock_drop(&vs_fds_lock);
+	if (!m || m->state != M_QUERY)
+		return;
+	m->query = 0;
+	switch (in->reason) {
+	case REASON_FROZEN:
+	case REASON_PARKED:
+		/* It comes back; how long that takes is not for us to say. */
+		m->since = sys_now_ns();
+		m->due = m->since + ASK_NS;
+		break;
+	case REASON_FENCED:
+		mend_give_up(m, REASON_FENCED, ECONNRESET);
+		break;
+	case REASON_GONE:
+	case REASON_CLOSED:
+		mend_give_up(m, in->reason, m->shut ? ECONNRESET : 0);
+		break;
+	case REASON_UNKNOWN:
+		lost(m, true);
+		break;
+	default:
+		mend_again(m, 0);
+	}
+}
+
+void mend_fenced(const struct msg *in)
+{
+	struct vsock *v = mend_live_by_gid(in->gid, in->flags & MSGF_ACCEPTOR ? HO_ACCEPTOR : HO_OPENER);
+	struct vstate *st = v ? atomic_load(&v->st) : NULL;
+	struct mend *m = st ? mend_of(v) : NULL;
+
+	if (!m || in->reason != REASON_FENCED || in->epoch <= st->ho.epoch)
+		return;
+	vs_break(v, ECONNRESET, "fenced");
+	if (mend_own_fd(m) >= 0)
+		sys_shutdown(m->own, SHUT_RDWR);
+	m->shut = true;
+	mend_give_up(m, REASON_FENCED, ECONNRESET);
+}
+
+/* Where the other end's stream ends, said by its library. */
+void mend_notice(const struct msg *in, const uint8_t *buf, size_t n)
+{
+	enum ho_role theirs = in->flags & MSGF_ACCEPTOR ? HO_ACCEPTOR : HO_OPENER;
+	struct vsock *v = mend_live_by_gid(in->gid, !theirs);
+	struct vstate *st = v ? atomic_load(&v->st) : NULL;
+	struct pair_side *side;
+	struct mend *m;
+	struct msg checked;
+	int fd;
+
+	if (!st || !atomic_load(&st->remote))
+		return;
+	if (wire_decode(&checked, st->ho.key, buf, n) != WIRE_OK) {
+		st->ho.refused++;
+		log_error("notice: forged, refused");
+		return;
+	}
+	side = &v->pair->side[theirs];
+	if (checked.fin < PAIR_FIN_SOON)
+		atomic_store(&side->fin, checked.fin);
+	if (checked.flags & MSGF_CLOSED)
+		atomic_store(&side->closed, 1);
+	m = v->mend;
+	if (!m || touched(m) || !(atomic_load(&st->phase) & PH_MEND) || m->in.type)
+		return;
+	if (m->state != M_DIAL && m->state != M_QUERY && m->state != M_CONNECT)
+		return;
+	/* We took the end of the stream for a break: it came before this did. */
+	fd = mend_own_fd(m);
+	if (fd >= 0 && vs_fin_announced(v, st, fd))
+		mend_cancel(m);
+	else if (checked.flags & MSGF_CLOSED)
+		mend_give_up(m, REASON_CLOSED, 0);
+}
+
+/* The agent is back: whoever waited for it need not wait longer. */
+void mend_agent_up(void)
+{
+	struct vsock *v;
+
+	shlock_take(&vs_fds_lock, -1, false);
+	for (v = vs_live_head; v; v = v->live_next)
+		if (v->mend && (v->mend->state == M_QUERY || v->mend->state == M_DIAL))
+			v->mend->due = 1;
+	shlock_drop(&vs_fds_lock);
+}
+
+/* ---- asking */
+
+static void again(struct mend *m)
+{
+	ho_ask_failed(&mend_state_of(m)->ho);
+	mend_again(m, 0);
+}
+
+static void watch(struct mend *m, struct inband *b)
+{
+	helper_watch_far(m->v, b->fd, inband_written(b) ? EPOLLIN : EPOLLIN | EPOLLOUT);
+}
+
+static void connect_to(struct mend *m)
+{
+	struct vstate *st = mend_state_of(m);
+	struct sockaddr_storage ss;
+	socklen_t len;
+	int fd;
+
+	mend_drop_far_ask(m);
+	len = link_sockaddr(&ss, st->where.family, st->where.addr, st->where.port);
+	fd = helper_keep(link_open(st->where.family));
+	if (fd < 0 || (sys_connect(fd, (struct sockaddr *)&ss, len) < 0 && errno != EINPROGRESS)) {
+		int e = errno;
+
+		helper_close(fd);
+		if (e == ECONNREFUSED)
+			lost(m, false);
+		else
+			mend_again(m, 0);
+		return;
+	}
+	inband_init(&m->ask, fd);
+	m->state = M_CONNECT;
+	m->due = sys_now_ns() + CONNECT_NS;
+	helper_watch_far(m->v, fd, EPOLLOUT);
+}
+
+static void connected(struct mend *m)
+{
+	int e = 0;
+	socklen_t l = sizeof(e);
+
+	if (sys_getsockopt(m->ask.fd, SOL_SOCKET, SO_ERROR, &e, &l) < 0 || e) {
+		if (e == ECONNREFUSED)
+			lost(m, false);
+		else
+			mend_again(m, 0);
+		return;
+	}
+	m->state = M_QUIET;
+	m->due = sys_now_ns();
+}
+
+static void adopt_asked(struct mend *m, const struct ho_plan *plan, const struct msg *done)
+{
+	struct vstate *st = mend_state_of(m);
+	struct inband b = m->ask;
+	struct msg none;
+
+	if (!mend_put_back(m, plan, b.body, b.nbody)) {
+		mend_give_up(m, REASON_GAP, ECONNRESET);
+		return;
+	}
+	vs_set_remote(m->v);
+	m->ask.out = m->ask.body = NULL;
+	m->ask.fd = -1;
+	helper_unwatch(b.fd);
+	if (inband_put(&b, done, st->ho.key, NULL, 0))
+		inband_pump(&b, st->ho.key, &none);
+	/* Without a whole DONE nothing may follow: the link breaks, and is mended. */
+	if (!inband_written(&b))
+		sys_shutdown(b.fd, SHUT_RDWR);
+	mend_adopt(m, b.fd, true, plan, b.sent, b.received);
+	inband_drop(&b);
+}
+
+static void pump_ask(struct mend *m)
+{
+	struct vstate *st = mend_state_of(m);
+	struct ho_plan plan;
+	struct msg in, out;
+
+	switch (inband_pump(&m->ask, st->ho.key, &in)) {
+	case INBAND_DEAD:
+		again(m);
+		return;
+	case INBAND_WAIT:
+		m->due = sys_now_ns() + FAR_NS;
+		watch(m, &m->ask);
+		return;
+	case INBAND_MSG:
+		break;
+	}
+	if (in.type == MSG_REFUSE) {
+		/* Said without a key: the agents are asked before it is believed. */
+		log_debug("resume: refused by the other agent: %s", reason_word(in.reason));
+		again(m);
+		return;
+	}
+	switch (ho_input(&st->ho, &in, st->replay.base, st->replay.end, &out, &plan)) {
+	case HO_COMMIT:
+		adopt_asked(m, &plan, &out);
+		break;
+	case HO_RETRY:
+		mend_again(m, 2 * MS);
+		break;
+	case HO_OVER:
+		mend_give_up(m, st->ho.reason, st->ho.reason == REASON_GONE ? 0 : ECONNRESET);
+		break;
+	default:
+		again(m);
+	}
+}
+
+void mend_ask_far(struct mend *m)
+{
+	struct vstate *st = mend_state_of(m);
+	struct msg out;
+	uint64_t nonce;
+
+	if (sys_random(&nonce, sizeof(nonce)) < 0 ||
+	    !ho_ask(&st->ho, nonce, st->replay.end, false, &out)) {
+		mend_again(m, 2 * MS);
+		return;
+	}
+	m->state = M_ASKED;
+	if (!inband_put(&m->ask, &out, st->ho.key, m->unread, m->nunread)) {
+		again(m);
+		return;
+	}
+	pump_ask(m);
+}
+
+/* ---- being asked */
+
+void mend_no_far(struct mend *m, const struct msg *no)
+{
+	struct msg none;
+
+	if (no->type && inband_put(&m->ans, no, mend_state_of(m)->ho.key, NULL, 0))
+		inband_pump(&m->ans, mend_state_of(m)->ho.key, &none);
+}
+
+static void adopt_confirmed(struct mend *m, const struct msg *done)
+{
+	struct vstate *st = mend_state_of(m);
+	struct inband b = m->ans;
+	struct ho_plan none;
+	struct msg out;
+
+	ho_input(&st->ho, done, st->replay.base, st->replay.end, &out, &none);
+	m->ans.out = m->ans.body = NULL;
+	m->ans.fd = -1;
+	helper_unwatch(b.fd);
+	mend_drop_far_in(m);
+	mend_adopt(m, b.fd, false, &m->plan, b.sent, b.received);
+	inband_drop(&b);
+}
+
+/*
+ * No DONE.  Perhaps it is on its way: shut the link, so that the kernel
+ * acknowledges nothing more, and look once again.
+ */
+static void unconfirmed(struct mend *m)
+{
+	struct vstate *st = mend_state_of(m);
+	struct msg in;
+
+	sys_shutdown(m->ans.fd, SHUT_RDWR);
+	if (inband_pump(&m->ans, st->ho.key, &in) == INBAND_MSG && in.type == MSG_DONE) {
+		adopt_confirmed(m, &in);
+		return;
+	}
+	mend_drop_far_in(m);
+	ho_break(&st->ho);
+	ho_drained(&st->ho, st->ho.rx_off, st->ho.unread);
+	mend_again(m, 0);
+}
+
+static void pump_ans(struct mend *m)
+{
+	struct vstate *st = mend_state_of(m);
+	struct msg in;
+
+	switch (inband_pump(&m->ans, st->ho.key, &in)) {
+	case INBAND_DEAD:
+		if (m->state == M_CONFIRM) {
+			unconfirmed(m);
+		} else {
+			mend_drop_in(m);
+			if (m->state == M_QUIET && m->ask.fd < 0 && !m->chan)
+				mend_again(m, ACCEPTOR_NS);
+		}
+		return;
+	case INBAND_WAIT:
+		if (m->state == M_CONFIRM)
+			m->due = sys_now_ns() + FAR_NS;
+		watch(m, &m->ans);
+		return;
+	case INBAND_MSG:
+		break;
+	}
+	if (m->state == M_CONFIRM) {
+		if (in.type == MSG_DONE && in.nonce == st->ho.link_nonce)
+			adopt_confirmed(m, &in);
+		else
+			unconfirmed(m);
+		return;
+	}
+	m->ans_ready = true;
+	if (m->in.type)
+		mend_answer(m);
+}
+
+void mend_commit_far(struct mend *m, const struct ho_plan *plan, const struct msg *ok)
+{
+	struct vstate *st = mend_state_of(m);
+
+	/* At once, and for good: the asker forgets its copy when it has heard OK. */
+	if (!mend_put_back(m, plan, m->ans.body, m->ans.nbody)) {
+		mend_give_up(m, REASON_GAP, ECONNRESET);
+		return;
+	}
+	atomic_store(&st->trim_limit, ho_trim_limit(&st->ho));
+	m->in.type = 0;
+	m->plan = *plan;
+	m->state = M_CONFIRM;
+	m->due = sys_now_ns() + FAR_NS;
+	if (inband_put(&m->ans, ok, st->ho.key, m->unread, m->nunread))
+		pump_ans(m);
+	else
+		unconfirmed(m);
+}
+
+static void refuse_fd(int *fd, const struct msg *req, struct vstate *st, uint32_t reason)
+{
+	struct msg no = { .type = st ? MSG_NO : MSG_REFUSE, .nonce = req->nonce, .reason = reason }, none;
+	struct inband b;
+
+	inband_init(&b, *fd);
+	memcpy(no.gid, req->gid, WIRE_GID);
+	no.flags = req->flags & MSGF_ACCEPTOR ? 0 : MSGF_ACCEPTOR;
+	if (inband_put(&b, &no, st ? st->ho.key : NULL, NULL, 0))
+		inband_pump(&b, NULL, &none);
+	inband_drop(&b);
+}
+
+void mend_request_far(const struct msg *req, const uint8_t *buf, size_t n, int *fds, int nfds)
+{
+	struct vsock *v = mend_live_by_gid(req->gid, req->flags & MSGF_ACCEPTOR ? HO_OPENER : HO_ACCEPTOR);
+	struct vstate *st = v ? atomic_load(&v->st) : NULL;
+	struct msg checked;
+	struct mend *m;
+
+	if (nfds < 1 || fds[0] < 0)
+		return;
+	sys_fcntl(fds[0], F_SETFL, sys_fcntl(fds[0], F_GETFL, 0) | O_NONBLOCK);
+	if (!st) {
+		refuse_fd(fds, req, NULL, REASON_GONE);
+		return;
+	}
+	if (wire_decode(&checked, st->ho.key, buf, n) != WIRE_OK) {
+		log_error("resume: forged request refused");
+		st->ho.refused++;
+		return;
+	}
+	if (atomic_load(&st->phase) & PH_NOREP) {
+		refuse_fd(fds, req, st, atomic_load(&st->reason));
+		return;
+	}
+	m = mend_of(v);
+	if (!m || m->state == M_FROZEN || !mend_lead(m)) {
+		refuse_fd(fds, req, st, REASON_BUSY);
+		return;
+	}
+	vs_set_remote(v);
+	if (m->state == M_CONFIRM)
+		unconfirmed(m);
+	mend_drop_in(m);
+	if (!m->since)
+		m->since = sys_now_ns();
+	m->in = checked;
+	inband_init(&m->ans, fds[0]);
+	fds[0] = -1;
+	if (!inband_expect(&m->ans, n, checked.unread)) {
+		mend_drop_in(m);
+		return;
+	}
+	pump_ans(m);
+}
+
+void mend_far_stop(struct mend *m)
+{
+	if (m->state == M_CONFIRM)
+		unconfirmed(m);
+}
+
+/* ---- what drives it */
+
+void mend_far_event(struct vsock *v)
+{
+	struct mend *m = v->mend;
+
+	if (!m || !atomic_load(&v->st))
+		return;
+	if (m->ans.fd >= 0 && !m->ans_ready)
+		pump_ans(m);
+	if (m->ans.fd >= 0 && m->state == M_CONFIRM)
+		pump_ans(m);
+	if (m->ask.fd >= 0 && m->state == M_CONNECT)
+		connected(m);
+	else if (m->ask.fd >= 0 && m->state == M_ASKED)
+		pump_ask(m);
+}
+
+void mend_far_step(struct mend *m)
+{
+	switch (m->state) {
+	case M_CONFIRM:
+		unconfirmed(m);
+		break;
+	case M_ASKED:
+		if (m->ask.fd >= 0)
+			again(m);
+		break;
+	case M_CONNECT:
+		/* No answer from there: is it still there? */
+		mend_drop_far_ask(m);
+		mend_query(m);
+		break;
+	default:
+		mend_query(m);
+	}
+}
