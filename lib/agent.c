@@ -4,6 +4,7 @@
 #include "log.h"
 #include "meet.h"
 #include "mend.h"
+#include "park.h"
 #include "sys.h"
 #include "upgrade.h"
 #include "vs_io.h"
@@ -135,6 +136,7 @@ static void on_msg(struct chan *c, const uint8_t *buf, size_t n, int *fds, int n
 		own_all();
 		upgrade_offers_again();
 		mend_agent_up();
+		park_agent_up();
 		return;
 	}
 	switch (m.type) {
@@ -159,6 +161,11 @@ static void on_msg(struct chan *c, const uint8_t *buf, size_t n, int *fds, int n
 		break;
 	case MSG_REQ:
 		mend_request_far(&m, buf, n, fds, nfds);
+		break;
+	case MSG_IMAGE:
+		park_image(&m, fds, nfds);
+		break;
+	case MSG_REPORT:
 		break;
 	case MSG_COMMAND:
 		command(&m);

@@ -4,6 +4,7 @@
 #include "freeze.h"
 #include "list.h"
 #include "log.h"
+#include "park.h"
 #include "reason.h"
 #include "sys.h"
 
@@ -32,6 +33,9 @@ void command(const struct msg *m)
 		break;
 	case CMD_LIST:
 		list(m->nonce);
+		break;
+	case CMD_PARK:
+		park_command(m->nonce);
 		break;
 	case CMD_NETCHANGE:
 		far_netchange();

@@ -86,6 +86,8 @@ void conf_load(void)
 	roam_conf.spin = !choice("ROAM_SPIN", autooff);
 	roam_conf.codec = choice("ROAM_CODEC", codec);
 	roam_conf.deadline_ns = seconds("ROAM_DEADLINE", 60, 86400) * UINT64_C(1000000000);
+	if (getenv("ROAM_PARK"))
+		snprintf(roam_conf.park, sizeof(roam_conf.park), "%s", getenv("ROAM_PARK"));
 	find_dir(&roam_conf);
 	log_open();
 	atomic_store(&roam_conf_ready, true);

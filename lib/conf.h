@@ -12,6 +12,7 @@ struct conf {
 	uint8_t link, log, codec;
 	bool spin;
 	uint64_t deadline_ns;		/* ROAM_DEADLINE, seconds: a break is mended within this */
+	char park[64];			/* ROAM_PARK: the service's name, "" no parking */
 	char dir[92];			/* leaves room for a name in sun_path */
 };
 

@@ -5,6 +5,7 @@
 #include "log.h"
 #include "meet.h"
 #include "mend.h"
+#include "park.h"
 #include "sys.h"
 #include "vs_io.h"
 #include <errno.h>
@@ -14,6 +15,7 @@
 #define NAP_US 10000u		/* while frozen: how soon a thaw is noticed */
 
 static bool on;
+static _Atomic bool to_park;
 static uint64_t nonce, until;
 static uint64_t here_net, here_time;	/* inodes of the namespaces we know to be in */
 
@@ -30,17 +32,31 @@ static bool marker(char *path, size_t n)
 			     (unsigned long long)helper_start_time()) < (int)n;
 }
 
+static void begin(void);
+
 void freeze_begin(uint64_t n)
 {
-	struct vsock *v;
-
 	if (on) {
 		command_report(n, REASON_BUSY, 0, -1);
 		return;
 	}
 	log_info("freezing");
-	on = true;
 	nonce = n;
+	begin();
+}
+
+void freeze_to_park(void)
+{
+	atomic_store(&to_park, true);
+	helper_wake();
+}
+
+/* Every link is to be drained. */
+static void begin(void)
+{
+	struct vsock *v;
+
+	on = true;
 	until = sys_now_ns() + FREEZE_NS;
 	shlock_take(&vs_fds_lock, -1, false);
 	for (v = vs_live_head; v; v = v->live_next) {
@@ -146,9 +162,17 @@ void freeze_timers(uint64_t now, uint64_t *next)
 
 	if (!here_net)
 		place_changed();
+	if (!on && atomic_load(&to_park))
+		begin();
 	if (!on)
 		return;
 	n = quiet();
+	if (n >= 0 && atomic_load(&to_park)) {
+		park_complete();
+		on = false;
+		each(mend_thaw, false);
+		return;
+	}
 	if (n >= 0) {
 		complete(n);
 		return;
@@ -157,6 +181,7 @@ void freeze_timers(uint64_t now, uint64_t *next)
 		log_error("freeze: a thread does not leave its call: given up");
 		command_report(nonce, REASON_BUSY, 0, -1);
 		on = false;
+		atomic_store(&to_park, false);
 		each(mend_thaw, false);
 		return;
 	}
@@ -176,5 +201,6 @@ void freeze_check_place(void)
 void freeze_fork_child(void)
 {
 	on = false;
+	atomic_store(&to_park, false);
 	here_net = here_time = 0;
 }

@@ -11,6 +11,7 @@
 #include "vsock.h"
 
 void freeze_begin(uint64_t nonce);
+void freeze_to_park(void);	/* any thread: drain all, then park_complete() */
 bool freezing(void);		/* links are to be drained, not mended */
 /* Goes on with a freeze; while frozen it returns only when the process is thawed. */
 void freeze_timers(uint64_t now, uint64_t *next);

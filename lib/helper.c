@@ -6,6 +6,7 @@
 #include "freeze.h"
 #include "log.h"
 #include "meet.h"
+#include "park.h"
 #include "mend.h"
 #include "sys.h"
 #include "upgrade.h"
@@ -171,6 +172,8 @@ static void serve(struct vsock *v, uint32_t want)
 	/* Ended; a thread that waits for it has not noticed yet. */
 	if (vs_live(v) && !atomic_load(&v->nfd) && !v->orphan)
 		return;
+	if (want & WANT_UNPARK)
+		park_want_listen(v);
 	if (want & WANT_OFFERED)
 		upgrade_offered(v);
 	if (want & WANT_MEET)
@@ -494,6 +497,14 @@ bool helper_want(struct vsock *v, uint32_t bits)
 	return true;
 }
 
+void helper_wake(void)
+{
+	uint64_t one = 1;
+
+	if (helper_running() && sys_write(wake_fd, &one, sizeof(one)) < 0)
+		log_debug("helper: cannot wake: %s", strerror(errno));
+}
+
 void helper_moved(int from, int to)
 {
 	if (from == wake_fd)
@@ -553,6 +564,7 @@ void helper_fork_child(void)
 	chan_fork_child();
 	agent_fork_child();
 	freeze_fork_child();
+	park_fork_child();
 	reap_fork_child();
 	atomic_store(&state, OFF);
 	mend_fork_child();
@@ -601,6 +613,7 @@ void helper_exit(void)
 	if (roam_vfork_child)
 		return;
 	meet_exit();
+	park_leave();
 	if (atomic_load(&state) == ON && !roam_in_helper)
 		deliver_last();
 	/* A forked child that never needed a helper ends connections like any other. */

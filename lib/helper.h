@@ -11,6 +11,7 @@
 /* Starts it if need be; false: no thread or descriptor to be had. */
 bool helper_start(void);
 bool helper_running(void);
+void helper_wake(void);		/* it looks at what there is to do */
 extern __thread bool roam_in_helper;
 /* Queues work for a vsock (WANT_*); callable from anywhere, never blocks. */
 bool helper_want(struct vsock *v, uint32_t bits);

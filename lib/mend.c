@@ -18,6 +18,7 @@
  */
 #include "mend_int.h"
 #include "freeze.h"
+#include "park.h"
 
 static struct mend *mends;
 
@@ -280,6 +281,7 @@ void mend_poke(struct vsock *v)
 
 	if (!m)
 		return;
+	park_take(m);
 	ph = atomic_load(&st->phase);
 	mend_proc_add(v);
 	if (!(ph & PH_MEND) && (!vs_mending(v) || m->own >= 0)) {

@@ -120,6 +120,7 @@ struct vsock *vs_new(int fd, int family, enum vs_kind kind)
 	atomic_store(&v->want, 0);
 	v->mend = NULL;
 	v->orphan = false;
+	v->parked = NULL;
 	atomic_store(&v->mode, VS_PLAIN);
 	fdtab_set(fd, (uintptr_t)v);
 	return v;
@@ -298,6 +299,26 @@ struct vsock *vs_by_gid(const uint8_t *gid, enum ho_role role)
 	return NULL;
 }
 
+/* Among the live ones; its descriptors refer to the link with this phase. */
+static void join(struct vsock *v, struct vstate *st, uint32_t phase)
+{
+	uint32_t b = gid_bucket(st->ho.gid);
+
+	vs_claim_slot(v);
+	/* Readers inside: the word first, then what it must be, would send them the slow way. */
+	atomic_store(&v->phase_ok, phase);
+	atomic_store(&v->phasep, &st->phase);
+	v->gid_next = by_gid[b];
+	by_gid[b] = v;
+	v->live_prev = NULL;
+	v->live_next = vs_live_head;
+	if (vs_live_head)
+		vs_live_head->live_prev = v;
+	vs_live_head = v;
+	atomic_fetch_add(&vs_live_count, 1);
+	atomic_store(&v->mode, VS_LIVE);
+}
+
 int vs_go_live(struct vsock *v, int fd, enum ho_role role, const uint8_t *gid, const uint8_t *key,
 	       struct pair *pair)
 {
@@ -305,7 +326,6 @@ int vs_go_live(struct vsock *v, int fd, enum ho_role role, const uint8_t *gid, c
 	struct link_count c;
 	bool ended = false;
 	uint64_t t, seen;
-	uint32_t b;
 
 	/* Somebody may read while we look: the counters must agree with each other. */
 	seen = atomic_load(&v->rx0);
@@ -361,21 +381,30 @@ int vs_go_live(struct vsock *v, int fd, enum ho_role role, const uint8_t *gid, c
 	atomic_store(&pair->side[role].family, v->family);
 	if (ended)
 		atomic_store(&pair->side[role].fin, t);
-	vs_claim_slot(v);
-	/* Readers inside: the word first, then what it must be, would send them the slow way. */
-	atomic_store(&v->phase_ok, PH_GEN);
-	atomic_store(&v->phasep, &st->phase);
-	b = gid_bucket(gid);
-	v->gid_next = by_gid[b];
-	by_gid[b] = v;
-	v->live_prev = NULL;
-	v->live_next = vs_live_head;
-	if (vs_live_head)
-		vs_live_head->live_prev = v;
-	vs_live_head = v;
-	atomic_fetch_add(&vs_live_count, 1);
-	atomic_store(&v->mode, VS_LIVE);
+	join(v, st, PH_GEN);
 	return 0;
+}
+
+struct vstate *vs_revive(struct vsock *v, int fd, const struct handover *ho, uint64_t tx_base)
+{
+	struct vstate *st = state_new();
+
+	if (!st)
+		return NULL;
+	st->ino = st->link_ino = sys_sock_ino(fd);
+	replay_init(&st->replay, tx_base, REPLAY_MIN, REPLAY_MAX);
+	st->ho = *ho;
+	/* Nothing is read from the link that fd stands for: no phase that it equals. */
+	atomic_store(&st->phase, 2 * PH_GEN | PH_MEND);
+	atomic_store(&st->trim_limit, UINT64_MAX);
+	st->live_ns = st->broke_ns = sys_now_ns();
+	atomic_store(&v->st, st);
+	v->pair = &st->own_pair;
+	atomic_store(&v->pair->side[0].fin, PAIR_NO_FIN);
+	atomic_store(&v->pair->side[1].fin, PAIR_NO_FIN);
+	vs_set_remote(v);
+	join(v, st, PH_GEN);
+	return st;
 }
 
 void vs_announce_fin(struct vsock *v, bool closed)

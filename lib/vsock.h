@@ -187,6 +187,7 @@ struct vsock {
 	_Atomic(struct vsock *) qnext;
 	struct vsock *live_next, *live_prev, *gid_next;
 	struct mend *mend;
+	struct parked *parked;			/* what it goes on from, until the helper has taken it */
 	bool orphan;				/* closed by the application, not yet delivered */
 };
 
@@ -197,6 +198,7 @@ struct vsock {
 #define WANT_FLUSH	8u
 #define WANT_REAP	16u
 #define WANT_NOTICE	64u	/* tell the other host where our stream ends */
+#define WANT_UNPARK	128u	/* a listener: ask for parked connections */
 #define WANT_BUSY	32u	/* the helper is at it: not to be given back */
 
 extern _Atomic uint32_t vs_live_count;	/* live vsocks in this process */
@@ -239,6 +241,11 @@ void vs_log_id(const struct vsock *v, char out[9]);
 /* Makes it live; the caller has excluded senders (mode SWITCHING). pair NULL: the peer is on another host. */
 int vs_go_live(struct vsock *v, int fd, enum ho_role role, const uint8_t *gid, const uint8_t *key,
 	       struct pair *pair);
+/*
+ * v becomes a connection that lives on, without a link; vs_fds_lock is held.
+ * Names and replay buffer (empty, from tx_base) are the caller's to fill in. NULL: no memory.
+ */
+struct vstate *vs_revive(struct vsock *v, int fd, const struct handover *ho, uint64_t tx_base);
 void vs_end(struct vsock *v);	/* the last descriptor is gone; vs_fds_lock is held */
 void vs_reap(struct vsock *v);
 bool vs_last_sharer(struct vsock *v, struct vstate *st);

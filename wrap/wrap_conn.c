@@ -3,6 +3,7 @@
 #include "conf.h"
 #include "ep.h"
 #include "meet.h"
+#include "park.h"
 #include "vs_io.h"
 #include <netinet/in.h>
 #include <string.h>
@@ -27,6 +28,7 @@ int __wrap_listen(int fd, int backlog)
 	if (v && r == 0 && !roam_vfork_child) {
 		atomic_store(&v->kind, VS_LISTEN);
 		meet_mark(v, fd);
+		park_listen(v, fd);
 	}
 	errno = e;
 	return r;
@@ -57,20 +59,45 @@ static int accepted(int lfd, int fd)
 			v->role = HO_ACCEPTOR;
 			if (!conf()->off)
 				atomic_store(&v->next_try, MEET_FIRST_ACCEPTOR);
+			if (unlikely(atomic_load(&park_waiting)))
+				park_accepted(v, fd);
 		}
 	}
 	errno = e;
 	return fd;
 }
 
+/* The kernel checks these pointers; they are looked at only when there may be a name to put there. */
+static socklen_t accept_room(const struct sockaddr *addr, const socklen_t *len)
+{
+	return unlikely(atomic_load(&park_waiting)) && addr && len ? *len : 0;
+}
+
+/* A parked connection has the name of the peer that it had before. */
+static int named(int fd, struct sockaddr *addr, socklen_t *len, socklen_t room)
+{
+	struct vsock *v = fdtab_vsock(fd);
+	struct vstate *st = v && vs_live(v) ? atomic_load(&v->st) : NULL;
+
+	if (likely(!st) || !room)
+		return fd;
+	memcpy(addr, &st->names.peer, room < st->names.peer_len ? room : st->names.peer_len);
+	*len = st->names.peer_len;
+	return fd;
+}
+
 int __wrap_accept(int fd, struct sockaddr *addr, socklen_t *len)
 {
-	return accepted(fd, sys_accept(fd, addr, len));
+	socklen_t room = accept_room(addr, len);
+
+	return named(accepted(fd, sys_accept(fd, addr, len)), addr, len, room);
 }
 
 int __wrap_accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 {
-	return accepted(fd, sys_accept4(fd, addr, len, flags));
+	socklen_t room = accept_room(addr, len);
+
+	return named(accepted(fd, sys_accept4(fd, addr, len, flags)), addr, len, room);
 }
 
 int __wrap_connect(int fd, const struct sockaddr *addr, socklen_t len)
