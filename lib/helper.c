@@ -156,14 +156,22 @@ static void take_given(void)
 
 /* ---- the loop */
 
+/* The agent hears of it from the last process that had it. */
+static void ended(struct vsock *v)
+{
+	struct vstate *st = atomic_load(&v->st);
+
+	if (!st || !v->pair || !atomic_load(&v->pair->side[st->ho.role].closed))
+		return;
+	if (atomic_load(&st->remote))
+		agent_notice(v);
+	agent_release(v, REASON_CLOSED);
+}
+
 static void serve(struct vsock *v, uint32_t want)
 {
 	if (want & WANT_REAP) {
-		if (atomic_load(&v->st)) {
-			if (atomic_load(&atomic_load(&v->st)->remote))
-				agent_notice(v);
-			agent_release(v, REASON_CLOSED);
-		}
+		ended(v);
 		mend_forget(v);
 		upgrade_forget(v);
 		reap_later(v);

@@ -475,6 +475,12 @@ void mend_request_far(const struct msg *req, const uint8_t *buf, size_t n, int *
 		return;
 	sys_fcntl(fds[0], F_SETFL, sys_fcntl(fds[0], F_GETFL, 0) | O_NONBLOCK);
 	if (!st) {
+		/* A process of the tree may have it still; the agent shall ask us no more. */
+		struct msg drop = { .type = MSG_RELEASE, .flags = ~req->flags & MSGF_ACCEPTOR,
+				    .reason = REASON_NONE };
+
+		memcpy(drop.gid, req->gid, WIRE_GID);
+		agent_send(&drop, NULL, -1);
 		refuse_fd(fds, req, NULL, REASON_GONE);
 		return;
 	}

@@ -615,6 +615,8 @@ void vs_demote(struct vsock *v, uint32_t reason)
 		atomic_store(&v->pair->side[st->ho.role].closed, 1);
 	shlock_drop(&st->mx);
 	vs_phase(st, PH_NOREP, 0);
+	if (atomic_load(&st->remote))
+		helper_want(v, WANT_NOTICE);
 }
 
 void vs_exec(bool before)

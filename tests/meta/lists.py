@@ -39,6 +39,8 @@ def settings():
     found = {}
     for var, array in re.findall(r'choice\("(\w+)",\s*(\w+)\)', src):
         found[var] = arrays[array]
+    for var in re.findall(r'seconds\("(\w+)"', src):
+        found[var] = None
     for var in re.findall(r'getenv\("(\w+)"\)', src):
         found.setdefault(var, None)
     return found
