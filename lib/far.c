@@ -1,5 +1,5 @@
 #include "far.h"
-#include "helper.h"
+#include "helper_int.h"
 #include "link_tcp.h"
 #include "sys.h"
 #include "vs_io.h"
@@ -18,7 +18,7 @@ static uint64_t due, tick = TICK_MIN;
 static bool changed;
 
 /* True: bytes are under way. */
-static bool look(struct vsock *v)
+static bool look(struct vsock *v, uint64_t now)
 {
 	struct vstate *st = atomic_load(&v->st);
 	struct link_silence s;
@@ -41,6 +41,7 @@ static bool look(struct vsock *v)
 		if (!flying && shlock_take(&st->tx, 0, false) == SHLOCK_OK) {
 			vs_trim_locked(st, fd);
 			shlock_drop(&st->tx);
+			relax_soon(now);
 		}
 	}
 	helper_close(fd);
@@ -57,7 +58,7 @@ void far_watch(uint64_t now, uint64_t *next)
 	if (!due || due <= now || changed) {
 		shlock_take(&vs_fds_lock, -1, false);
 		for (v = vs_live_head; v; v = v->live_next)
-			flying |= look(v);
+			flying |= look(v, now);
 		shlock_drop(&vs_fds_lock);
 		changed = false;
 		tick = flying ? TICK_MIN : tick * 2 > TICK_MAX ? TICK_MAX : tick * 2;

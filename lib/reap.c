@@ -57,6 +57,29 @@ void reap_timers(uint64_t now, uint64_t *next)
 #define RELAX_NS 500000000u
 static uint64_t relax_due;
 
+/*
+ * Gives an idle connection's replay memory back, to the last page: ten
+ * thousand idle ones are ten thousand pages.  True: something is still held.
+ */
+static bool relax_one(struct vsock *v, struct vstate *st)
+{
+	uint32_t cap = st->replay.cap;
+	int fd;
+
+	if (replay_used(&st->replay)) {
+		fd = helper_borrow(atomic_load(&v->fd));
+		if (fd >= 0 && sys_sock_ino(fd) == st->link_ino)
+			vs_trim_locked(st, fd);
+		helper_close(fd);
+	}
+	if (replay_used(&st->replay))
+		return true;
+	replay_relax(&st->replay);
+	sys_discard((char *)st + REPLAY_AT, cap);
+	st->relaxed_end = st->replay.end;
+	return false;
+}
+
 void relax_idle(uint64_t now, uint64_t *next)
 {
 	struct vsock *v;
@@ -70,26 +93,13 @@ void relax_idle(uint64_t now, uint64_t *next)
 
 		if (!st || atomic_load(&st->phase) & PH_BITS)
 			continue;
-		if (shlock_take(&st->tx, 0, false) == SHLOCK_OK) {
-			uint32_t cap = st->replay.cap;
-			int fd;
-
-			if (cap == st->replay.min) {
-				shlock_drop(&st->tx);
-				continue;
-			}
-			fd = helper_borrow(atomic_load(&v->fd));
-			if (fd >= 0 && sys_sock_ino(fd) == st->link_ino)
-				vs_trim_locked(st, fd);
-			helper_close(fd);
-			if (replay_relax(&st->replay))
-				sys_discard((char *)st + REPLAY_AT + REPLAY_MIN, cap - REPLAY_MIN);
-			else
-				more = true;
-			shlock_drop(&st->tx);
-		} else {
+		if (shlock_take(&st->tx, 0, false) != SHLOCK_OK) {
 			more = true;
+			continue;
 		}
+		if (st->relaxed_end != st->replay.end)
+			more |= relax_one(v, st);
+		shlock_drop(&st->tx);
 	}
 	shlock_drop(&vs_fds_lock);
 	relax_due = more ? now + RELAX_NS : 0;

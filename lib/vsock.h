@@ -125,6 +125,7 @@ struct vstate {
 	uint64_t link_rx;		/* offset of the link's first received byte */
 	uint64_t ino;			/* fstat's st_ino of the first kernel socket */
 	uint64_t link_ino;		/* and of the present one */
+	uint64_t relaxed_end;		/* nothing was sent since the replay memory was given back */
 	uint64_t broke_ns;		/* when the break was noticed */
 	struct handover ho;
 	struct names names;
