@@ -432,9 +432,12 @@ void upgrade_offers_again(void)
 	for (i = 0; i < ARRAY_SIZE(offered); i++) {
 		struct vsock *v = offered[i];
 
-		if (v && v->offer_nonce && v->offer_far && v->role == HO_OPENER &&
-		    atomic_load(&v->mode) == VS_PLAIN)
+		if (!v || !v->offer_nonce || !v->offer_far || atomic_load(&v->mode) != VS_PLAIN)
+			continue;
+		if (v->role == HO_OPENER)
 			offer_far(v);
+		else
+			take_far(v, v->offer_nonce);
 	}
 }
 
