@@ -287,12 +287,12 @@ class Runner:
             if not where:
                 continue
             if build == "gcc":
-                self.meson(build, where, ["unit", "conf", "meta", "e2e"])
+                self.meson(build, where, ["unit", "agent", "conf", "meta", "e2e"])
             elif build == "clang":
-                self.meson(build, where, ["unit", "conf", "meta"])
+                self.meson(build, where, ["unit", "agent", "conf", "meta"])
                 self.e2e(build, where, "e2e (100 breaks)", ["stress", "modes"], 100, 300, "1")
             elif build == "asan":
-                self.meson(build, where, ["unit", "conf"], SLOW)
+                self.meson(build, where, ["unit", "agent", "conf"], SLOW)
                 self.e2e(build, where, "e2e (60 breaks)", ["stress", "plain"], 60, 400, SLOW)
             elif build == "tsan":
                 wrapper = self.tsan_wrapper(where)

@@ -22,6 +22,9 @@
 static struct chan *chan;
 static bool up, wanted;
 static uint64_t due, backoff;
+/* Ends are named anew to every agent that we connect to; its socket takes some 200 at a time. */
+static uint32_t generation;
+static bool own_left;
 
 bool agent_up(void)
 {
@@ -68,7 +71,11 @@ void agent_own(struct vsock *v, bool moved)
 	m.family = st->where.family;
 	memcpy(m.addr, st->where.addr, 16);
 	m.port = st->where.port;
-	agent_send(&m, NULL, -1);
+	if (agent_send(&m, NULL, -1) < 0) {
+		own_left = true;
+		return;
+	}
+	v->owned = generation;
 	if (atomic_load(&st->remote))
 		agent_notice(v);
 }
@@ -102,13 +109,15 @@ void agent_notice(struct vsock *v)
 	agent_send(&m, st->ho.key, -1);
 }
 
-static void own_all(void)
+static void own_rest(void)
 {
 	struct vsock *v;
 
+	own_left = false;
 	shlock_take(&vs_fds_lock, -1, false);
-	for (v = vs_live_head; v; v = v->live_next)
-		agent_own(v, atomic_load(&v->st)->moved);
+	for (v = vs_live_head; v && !own_left; v = v->live_next)
+		if (v->owned != generation)
+			agent_own(v, atomic_load(&v->st)->moved);
 	shlock_drop(&vs_fds_lock);
 }
 
@@ -133,7 +142,8 @@ static void on_msg(struct chan *c, const uint8_t *buf, size_t n, int *fds, int n
 		up = true;
 		backoff = 0;
 		log_debug("agent: connected");
-		own_all();
+		generation++;
+		own_rest();
 		upgrade_offers_again();
 		mend_agent_up();
 		park_agent_up();
@@ -235,6 +245,11 @@ void agent_timers(uint64_t now, uint64_t *next)
 			m.start = helper_start_time();
 			chan_send(chan, &m, NULL, NULL, 0);
 		}
+	}
+	if (up && own_left) {
+		own_rest();
+		if (own_left && (!*next || *next > now + MS))
+			*next = now + MS;
 	}
 	if (due && wanted && !chan && (!*next || due < *next))
 		*next = due;

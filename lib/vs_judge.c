@@ -109,7 +109,11 @@ void vs_break(struct vsock *v, int err, const char *why)
 				atomic_compare_exchange_strong(&st->pending_err, &zero, err);
 			st->broke_ns = sys_now_ns();
 			vs_log_id(v, id);
-			log_info("%s broken reason=%s", id, why);
+			/* The notice of a clean end may just be on its way from another host. */
+			if (atomic_load(&st->remote) && !err && !strcmp(why, "end"))
+				log_debug("%s end of the link, asking", id);
+			else
+				log_info("%s broken reason=%s", id, why);
 			break;
 		}
 	}

@@ -121,6 +121,7 @@ struct vsock *vs_new(int fd, int family, enum vs_kind kind)
 	v->mend = NULL;
 	v->orphan = false;
 	v->parked = NULL;
+	v->owned = 0;
 	atomic_store(&v->mode, VS_PLAIN);
 	fdtab_set(fd, (uintptr_t)v);
 	return v;

@@ -188,6 +188,7 @@ struct vsock {
 	_Atomic(struct vsock *) qnext;
 	struct vsock *live_next, *live_prev, *gid_next;
 	struct mend *mend;
+	uint32_t owned;				/* the connection to the agent that knows of it */
 	struct parked *parked;			/* what it goes on from, until the helper has taken it */
 	bool orphan;				/* closed by the application, not yet delivered */
 };

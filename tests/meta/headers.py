@@ -54,7 +54,7 @@ def layers():
 
 def main():
     cc = sys.argv[1:] or [os.environ.get("CC", "cc")]
-    headers = sorted((TOP / "lib").glob("*.h")) + sorted((TOP / "wrap").glob("*.h"))
+    headers = sum((sorted((TOP / d).glob("*.h")) for d in ("lib", "wrap", "agent")), [])
     checks = [(f"{h.parent.name}/{h.name} compiles alone",
                lambda h=h: compile_alone(cc, str(h))) for h in headers]
     return tap.run(checks + [("the core knows no descriptor and no clock", pure),
