@@ -159,6 +159,12 @@ static void left(void *arg, const struct gident *e, int role)
 	query_left(e, role, m.reason);
 }
 
+void ends_lost(struct gident *e, int role)
+{
+	gid_set(ag.gids, e, role, END_GONE, REASON_GONE, ends_now(), GID_TOMB_S);
+	left(NULL, e, role);
+}
+
 static void sweep_now(struct timer *t)
 {
 	gid_expire(ag.gids, ends_now());

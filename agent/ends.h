@@ -30,6 +30,8 @@ void ends_session_up(struct session *s);
 void ends_met(struct proc *p, const uint8_t gid[16], int role, const struct session *s);
 /* The end is said to be `at`: noted, and told to the other end if it is here. */
 void ends_noted(struct gident *e, int role, uint32_t epoch, const struct place *at);
+/* What was kept of the end is no more: gone, and told. */
+void ends_lost(struct gident *e, int role);
 /* LOCATION of an end that is UP here or AWAY; false: it is neither. */
 bool ends_location(const struct gident *e, int role, uint64_t nonce, struct msg *m);
 /* This agent as a local process reaches it. */

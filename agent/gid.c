@@ -420,6 +420,20 @@ void gid_proc_gone(struct gidtab *t, uint32_t proc, uint32_t now)
 	}
 }
 
+void gid_proc_freezes(struct gidtab *t, uint32_t proc)
+{
+	uint32_t i = proc < t->procs ? t->proc[proc] : 0;
+
+	for (; i; i = t->hold[i].next) {
+		struct end *n = &t->ent[t->hold[i].entry >> 1].end[t->hold[i].entry & 1];
+
+		if (weight(END_FROZEN) > weight(n->leaving)) {
+			n->leaving = END_FROZEN;
+			n->reason = REASON_FROZEN;
+		}
+	}
+}
+
 static bool living(const struct end *n)
 {
 	return n->state == END_UP || n->state == END_FROZEN || n->state == END_PARKED;

@@ -92,6 +92,8 @@ bool gid_release(struct gidtab *t, struct gident *e, int role, uint32_t proc, en
 /* Sets the state of an end without holders. lasts: seconds, 0: for ever */
 void gid_set(struct gidtab *t, struct gident *e, int role, enum end_state to, uint8_t reason, uint32_t now,
 	     uint32_t lasts);
+/* The process says that it is about to stop for a checkpoint: its ends are FROZEN when it has gone. */
+void gid_proc_freezes(struct gidtab *t, uint32_t proc);
 /* The process has ended. */
 void gid_proc_gone(struct gidtab *t, uint32_t proc, uint32_t now);
 /* A process that holds the end, another one each time; GID_NOBODY. */

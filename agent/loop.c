@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 #define BATCH 64
 
@@ -168,9 +169,14 @@ void loop_run(void)
 		batch_at = batch_n = 0;
 		fire();
 	}
+}
+
+void loop_free(void)
+{
 	free(heap);
 	heap = NULL;
 	heap_n = heap_cap = 0;
+	close(ep);
 }
 
 void loop_stop(void)

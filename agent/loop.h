@@ -34,5 +34,6 @@ void timer_stop(struct timer *t);
 uint64_t loop_now(void);			/* CLOCK_MONOTONIC, ns; read once a round */
 void loop_run(void);				/* until loop_stop */
 void loop_stop(void);
+void loop_free(void);				/* after the last timer_stop */
 
 #endif

@@ -50,6 +50,11 @@ uint32_t peer_session_count(void)
 	return n;
 }
 
+const char *peer_state(const struct peer *p)
+{
+	return p->s ? "up" : p->self ? "self" : p->ntries ? "dialling" : p->t.at ? "waiting" : "idle";
+}
+
 /* ---- who is who */
 
 struct peer *peer_by_host(const uint8_t host[16])

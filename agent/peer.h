@@ -55,6 +55,7 @@ void peer_send_or_keep(struct peer *p, const uint8_t *buf, size_t n);
 void peer_each(void (*fn)(void *arg, struct peer *p), void *arg);
 void peer_sessions(void (*fn)(void *arg, struct session *s), void *arg);	/* proven ones */
 uint32_t peer_session_count(void);
+const char *peer_state(const struct peer *p);	/* a word for PEERS */
 /* The host's addresses changed: tell, ping, dial. */
 void peer_addr_changed(uint8_t family, const uint8_t addr[16], bool gone);
 void peer_net_changed(void);

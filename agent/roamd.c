@@ -209,6 +209,7 @@ static void finish(struct watch *sig)
 		watch_del(sig);
 		close(sig->fd);
 	}
+	loop_free();
 	sodium_memzero(ag.key, sizeof(ag.key));
 }
 
