@@ -52,6 +52,11 @@ static bool write_some(struct inband *b)
 	return true;
 }
 
+void inband_flush(struct inband *b)
+{
+	write_some(b);
+}
+
 /* Reads up to n bytes in all; 1 complete, 0 not yet, -1 dead. */
 static int read_to(struct inband *b, uint8_t *buf, size_t *have, size_t n)
 {

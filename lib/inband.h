@@ -34,6 +34,8 @@ bool inband_put(struct inband *b, const struct msg *m, const uint8_t *key, const
 enum inband_result inband_pump(struct inband *b, const uint8_t *key, struct msg *m);
 /* The REQ was read by the agent: expect only the bytes behind it. */
 bool inband_expect(struct inband *b, size_t message, uint64_t unread);
+/* Writes only: after the last message of ours what comes in is the program's. */
+void inband_flush(struct inband *b);
 /* Everything that was queued is in the kernel. */
 bool inband_written(const struct inband *b);
 

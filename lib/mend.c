@@ -209,18 +209,6 @@ void mend_again(struct mend *m, uint64_t wait)
 	m->due = now + wait;
 }
 
-void mend_cancel(struct mend *m)
-{
-	struct vstate *st = mend_state_of(m);
-
-	mend_rest(m);
-	mend_drop_lead(m);
-	atomic_store(&st->pending_err, 0);
-	vs_phase(st, 0, PH_MEND);
-	mend_drop_own(m);
-	mend_tell(m, -1);
-}
-
 /* ---- what drives it */
 
 static void flush(struct mend *m)
@@ -251,7 +239,7 @@ static void flush(struct mend *m)
 	m->state = M_IDLE;
 	m->due = 0;
 	if (m->untold)
-		mend_tell(m, m->own);
+		mend_tell(m, vs_mending(v) ? m->own : -1);
 	mend_settle(m);
 	if (v->orphan) {
 		/* Closed by the application long ago, delivered now. */
@@ -261,6 +249,19 @@ static void flush(struct mend *m)
 		shlock_drop(&vs_fds_lock);
 		mend_drop_own(m);
 	}
+}
+
+void mend_cancel(struct mend *m)
+{
+	struct vstate *st = mend_state_of(m);
+
+	mend_rest(m);
+	mend_drop_lead(m);
+	atomic_store(&st->pending_err, 0);
+	/* What the program has sent meanwhile is in the replay buffer only. */
+	vs_phase(st, PH_UNSENT, PH_MEND);
+	mend_tell(m, -1);
+	flush(m);
 }
 
 void mend_given(struct vsock *v, int fd)

@@ -274,7 +274,6 @@ static void adopt_asked(struct mend *m, const struct ho_plan *plan, const struct
 {
 	struct vstate *st = mend_state_of(m);
 	struct inband b = m->ask;
-	struct msg none;
 
 	if (!mend_put_back(m, plan, b.body, b.nbody)) {
 		mend_give_up(m, REASON_GAP, ECONNRESET);
@@ -285,7 +284,7 @@ static void adopt_asked(struct mend *m, const struct ho_plan *plan, const struct
 	m->ask.fd = -1;
 	helper_unwatch(b.fd);
 	if (inband_put(&b, done, st->ho.key, NULL, 0))
-		inband_pump(&b, st->ho.key, &none);
+		inband_flush(&b);
 	/* Without a whole DONE nothing may follow: the link breaks, and is mended. */
 	if (!inband_written(&b))
 		sys_shutdown(b.fd, SHUT_RDWR);
@@ -354,10 +353,8 @@ void mend_ask_far(struct mend *m)
 
 void mend_no_far(struct mend *m, const struct msg *no)
 {
-	struct msg none;
-
 	if (no->type && inband_put(&m->ans, no, mend_state_of(m)->ho.key, NULL, 0))
-		inband_pump(&m->ans, mend_state_of(m)->ho.key, &none);
+		inband_flush(&m->ans);
 }
 
 static void adopt_confirmed(struct mend *m, const struct msg *done)
@@ -453,14 +450,14 @@ void mend_commit_far(struct mend *m, const struct ho_plan *plan, const struct ms
 
 static void refuse_fd(int *fd, const struct msg *req, struct vstate *st, uint32_t reason)
 {
-	struct msg no = { .type = st ? MSG_NO : MSG_REFUSE, .nonce = req->nonce, .reason = reason }, none;
+	struct msg no = { .type = st ? MSG_NO : MSG_REFUSE, .nonce = req->nonce, .reason = reason };
 	struct inband b;
 
 	inband_init(&b, *fd);
 	memcpy(no.gid, req->gid, WIRE_GID);
 	no.flags = req->flags & MSGF_ACCEPTOR ? 0 : MSGF_ACCEPTOR;
 	if (inband_put(&b, &no, st ? st->ho.key : NULL, NULL, 0))
-		inband_pump(&b, NULL, &none);
+		inband_flush(&b);
 	inband_drop(&b);
 }
 

@@ -139,6 +139,7 @@ void mend_adopt(struct mend *m, int link, bool syn, const struct ho_plan *plan, 
 	vs_flush_locked(v, link);
 	shlock_drop(&st->tx);
 	vs_log_id(v, id);
+	log_debug("%s adopt from=%llu rx_off=%llu unread=%llu given=%llu hs_tx=%llu hs_rx=%llu syn=%d", id, (unsigned long long)plan->resend_from, (unsigned long long)st->ho.rx_off, (unsigned long long)st->ho.unread, (unsigned long long)plan->given_back, (unsigned long long)sent, (unsigned long long)received, syn);
 	log_info("%s resumed gen=%u resent=%llu stall_us=%llu", id, vs_gen(st),
 		 (unsigned long long)resent, (unsigned long long)stall / 1000);
 	mend_rest(m);
