@@ -308,6 +308,9 @@ static void ready(struct watch *w, uint32_t events)
 	/* A few at a time: one process may not keep the others waiting. */
 	for (rounds = 0; rounds < 32 && !p->dead; rounds++) {
 		r = receive(p->w.fd, buf, sizeof(buf), fds, &nfds);
+		/* It went with a message of ours unread; what it said before that still counts. */
+		if (r < 0 && errno == ECONNRESET)
+			continue;
 		if (r < 0 && (errno == EAGAIN || errno == EINTR))
 			return;
 		if (r <= 0) {

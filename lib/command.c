@@ -8,13 +8,15 @@
 #include "reason.h"
 #include "sys.h"
 
-void command_report(uint64_t nonce, uint32_t reason, uint64_t count, int mem)
+bool command_report(uint64_t nonce, uint32_t reason, uint64_t count, int mem)
 {
 	struct msg m = { .type = MSG_REPORT, .nonce = nonce, .reason = reason, .count = count,
 			 .pid = (uint32_t)sys_getpid() };
 
-	agent_send(&m, NULL, mem);
+	bool ok = agent_send(&m, NULL, mem) == 0;
+
 	helper_close(mem);
+	return ok;
 }
 
 static void list(uint64_t nonce)

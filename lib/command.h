@@ -5,7 +5,7 @@
 #include "wire.h"
 
 void command(const struct msg *m);
-/* Answers the agent; mem: a memfd or -1, closed here. */
-void command_report(uint64_t nonce, uint32_t reason, uint64_t count, int mem);
+/* Answers the agent (false: its queue is full); mem: a memfd or -1, closed here. */
+bool command_report(uint64_t nonce, uint32_t reason, uint64_t count, int mem);
 
 #endif

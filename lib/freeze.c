@@ -12,6 +12,7 @@
 #include <string.h>
 
 #define FREEZE_NS UINT64_C(5000000000)
+#define REPORT_TRIES 1000	/* ms */
 #define NAP_US 10000u		/* while frozen: how soon a thaw is noticed */
 
 static bool on;
@@ -92,12 +93,6 @@ static void each(void (*fn)(struct vsock *v, bool moved), bool moved)
 	shlock_drop(&vs_fds_lock);
 }
 
-static void release(struct vsock *v, bool moved)
-{
-	(void)moved;
-	agent_release(v, REASON_FROZEN);
-}
-
 /* Where are we now?  True: not where we were. */
 static bool place_changed(void)
 {
@@ -140,6 +135,7 @@ static void stay_frozen(void)
 static void complete(int64_t n)
 {
 	char path[160], to[24];
+	int i;
 
 	snprintf(to, sizeof(to), "%llu", (unsigned long long)meet_netns());
 	if (!marker(path, sizeof(path)) || (sys_symlink(to, path) < 0 && errno != EEXIST)) {
@@ -149,9 +145,10 @@ static void complete(int64_t n)
 		each(mend_thaw, false);
 		return;
 	}
-	each(release, false);
 	log_info("frozen connections=%lld", (long long)n);
-	command_report(nonce, REASON_NONE, (uint64_t)n, -1);
+	/* With this word the agent keeps our ends' places when we hang up: it must arrive. */
+	for (i = 0; i < REPORT_TRIES && !command_report(nonce, REASON_NONE, (uint64_t)n, -1); i++)
+		sys_nap_us(1000);
 	helper_close_all();
 	stay_frozen();
 }
