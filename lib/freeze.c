@@ -167,6 +167,7 @@ void freeze_timers(uint64_t now, uint64_t *next)
 	if (n >= 0 && atomic_load(&to_park)) {
 		park_complete();
 		on = false;
+		atomic_store(&to_park, false);
 		each(mend_thaw, false);
 		return;
 	}

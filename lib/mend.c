@@ -175,7 +175,11 @@ void mend_give_up(struct mend *m, uint32_t reason, int err)
 			atomic_compare_exchange_strong(&st->pending_err, &zero, own ? own : err);
 	}
 	vs_log_id(v, id);
-	log_info("%s ended reason=%s (%s)", id, reason_word(reason), reason_text(reason));
+	/* An orderly end, of which the kernel's word came first, is nothing to report. */
+	if (reason == REASON_CLOSED)
+		log_debug("%s closed by the other end", id);
+	else
+		log_info("%s ended reason=%s (%s)", id, reason_word(reason), reason_text(reason));
 	atomic_store(&st->reason, reason);
 	atomic_store(&st->judged, 1);
 	ho_kill(&st->ho, reason);

@@ -299,9 +299,12 @@ void park_image(const struct msg *m, int *fds, int nfds)
 	lfd = listener(m->port);
 	shlock_take(&list_lock, -1, false);
 	expire(sys_now_ns());
+	/* Before accept() can return it: who sees no image waiting does not take the lock. */
+	atomic_fetch_add(&park_waiting, 1);
 	d->fd = lfd < 0 ? -1 : knock(lfd, &d->port);
 	helper_close(lfd);
 	if (d->fd < 0) {
+		atomic_fetch_sub(&park_waiting, 1);
 		shlock_drop(&list_lock);
 		log_error("no listener for a parked connection: %s", strerror(errno));
 		goto fail;
@@ -309,7 +312,6 @@ void park_image(const struct msg *m, int *fds, int nfds)
 	d->due = sys_now_ns() + EXPECT_NS;
 	d->next = list;
 	list = d;
-	atomic_fetch_add(&park_waiting, 1);
 	shlock_drop(&list_lock);
 	return;
 fail:

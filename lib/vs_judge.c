@@ -110,7 +110,7 @@ void vs_break(struct vsock *v, int err, const char *why)
 			st->broke_ns = sys_now_ns();
 			vs_log_id(v, id);
 			/* The notice of a clean end may just be on its way from another host. */
-			if (atomic_load(&st->remote) && !err && !strcmp(why, "end"))
+			if (atomic_load(&st->remote) && !err && (!strcmp(why, "end") || !strcmp(why, "hangup")))
 				log_debug("%s end of the link, asking", id);
 			else
 				log_info("%s broken reason=%s", id, why);
