@@ -305,8 +305,8 @@ void command_report(struct proc *p, const struct msg *m, int fd)
 		j->count += m->count;
 	if (m->reason && !j->reason)
 		j->reason = m->reason;
-	if (j->op == CMD_FREEZE && !m->reason)
-		gid_proc_freezes(ag.gids, p->id);
+	if ((j->op == CMD_FREEZE || j->op == CMD_THAW) && !m->reason)
+		gid_proc_freezes(ag.gids, p->id, j->op == CMD_FREEZE);
 	if (!j->nwait)
 		finish(j);
 }

@@ -250,7 +250,8 @@ void ends_own(struct proc *p, const struct msg *m)
 {
 	int role = role_of(m);
 	bool moved = m->flags & MSGF_MOVED;
-	struct gident *e = NULL;
+	struct gident *e = gid_find(ag.gids, m->gid);
+	bool had = e && gid_holds(ag.gids, e, role, p->id);
 	enum gid_own r = gid_own(ag.gids, m->gid, role, m->epoch, p->uid, p->id, &e);
 	struct msg loc;
 
@@ -258,6 +259,7 @@ void ends_own(struct proc *p, const struct msg *m)
 		refused_own(p, m, r, e);
 		return;
 	}
+	p->owns += !had;
 	hearsay(e, !role, m);
 	parked_taken(e, role);
 	if (moved) {
@@ -293,7 +295,7 @@ void ends_remote_own(struct session *s, const struct msg *m)
 		session_send(s, &r);
 		return;
 	}
-	if (m->flags & MSGF_MOVED)
+	if (m->flags & MSGF_MOVED && (e->end[role].state != END_AWAY || e->end[role].epoch != m->epoch))
 		say_info("move %s step 4 LOCATE: the %s's end is now at host %s, %s", id_text(m->gid), role_name(role),
 			 id_text(s->host), where_text(at.family, at.addr, at.port));
 	ends_noted(e, role, m->epoch, &at);

@@ -43,10 +43,11 @@ struct gidtab *gid_new(uint32_t max, uint32_t max_user, const uint8_t seed[16], 
 	memcpy(t->seed, seed, sizeof(t->seed));
 	if (ops)
 		t->ops = *ops;
-	if (t->bucket)
-		return t;
-	free(t);
-	return NULL;
+	if (!t->bucket) {
+		free(t);
+		t = NULL;
+	}
+	return t;
 }
 
 void gid_free(struct gidtab *t)
@@ -203,9 +204,13 @@ static void forget(struct gidtab *t, uint32_t i)
 
 /* ---- holders */
 
-static uint32_t index_of(const struct gidtab *t, const struct gident *e)
+static uint32_t *find_hold(struct gidtab *t, struct gident *e, int role, uint32_t proc)
 {
-	return (uint32_t)(e - t->ent);
+	uint32_t *p = &e->end[role].holder;
+
+	while (*p && t->hold[*p].proc != proc)
+		p = &t->hold[*p].next_end;
+	return p;		/* of a 0 when it does not hold it */
 }
 
 static bool know_proc(struct gidtab *t, uint32_t proc)
@@ -236,7 +241,7 @@ static bool hold(struct gidtab *t, struct gident *e, int role, uint32_t proc)
 	else
 		return false;
 	h = &t->hold[i];
-	*h = (struct holder){ .entry = index_of(t, e) << 1 | (uint32_t)role, .proc = proc,
+	*h = (struct holder){ .entry = (uint32_t)(e - t->ent) << 1 | (uint32_t)role, .proc = proc,
 			      .next_end = e->end[role].holder, .next = t->proc[proc] };
 	if (h->next)
 		t->hold[h->next].prev = i;
@@ -264,22 +269,9 @@ static void unhold(struct gidtab *t, uint32_t *from)
 	t->holds--;
 }
 
-static uint32_t *find_hold(struct gidtab *t, struct gident *e, int role, uint32_t proc)
-{
-	uint32_t *p = &e->end[role].holder;
-
-	while (*p && t->hold[*p].proc != proc)
-		p = &t->hold[*p].next_end;
-	return *p ? p : NULL;
-}
-
 bool gid_holds(struct gidtab *t, const struct gident *e, int role, uint32_t proc)
 {
-	uint32_t i = e->end[role].holder;
-
-	while (i && t->hold[i].proc != proc)
-		i = t->hold[i].next_end;
-	return i != 0;
+	return *find_hold(t, (struct gident *)(uintptr_t)e, role, proc) != 0;
 }
 
 uint32_t gid_holder(struct gidtab *t, struct gident *e, int role)
@@ -300,12 +292,10 @@ uint32_t gid_holder(struct gidtab *t, struct gident *e, int role)
 
 void gid_holders(struct gidtab *t, const struct gident *e, int role, void (*fn)(void *arg, uint32_t proc), void *arg)
 {
-	uint32_t i = e->end[role].holder, next;
+	uint32_t i;
 
-	for (; i; i = next) {
-		next = t->hold[i].next_end;
+	for (i = e->end[role].holder; i; i = t->hold[i].next_end)
 		fn(arg, t->hold[i].proc);
-	}
 }
 
 static void fence(struct gidtab *t, struct gident *e, int role)
@@ -334,7 +324,8 @@ enum gid_own gid_own(struct gidtab *t, const uint8_t gid[16], int role, uint32_t
 		return GID_FENCED;
 	if (epoch > n->epoch)
 		fence(t, *e, role);
-	if (!n->holder)
+	/* Alone with it, and alive: whatever was said of freezing is over. */
+	if (!n->holder || (t->hold[n->holder].proc == proc && !t->hold[n->holder].next_end))
 		n->leaving = n->reason = 0;
 	if (!hold(t, *e, role, proc))
 		return GID_FULL;
@@ -399,7 +390,7 @@ bool gid_release(struct gidtab *t, struct gident *e, int role, uint32_t proc, en
 	uint32_t *p = find_hold(t, e, role, proc);
 	struct end *n = &e->end[role];
 
-	if (!p)
+	if (!*p)
 		return false;
 	unhold(t, p);
 	if (weight(to) > weight(n->leaving)) {
@@ -420,16 +411,16 @@ void gid_proc_gone(struct gidtab *t, uint32_t proc, uint32_t now)
 	}
 }
 
-void gid_proc_freezes(struct gidtab *t, uint32_t proc)
+void gid_proc_freezes(struct gidtab *t, uint32_t proc, bool yes)
 {
 	uint32_t i = proc < t->procs ? t->proc[proc] : 0;
 
 	for (; i; i = t->hold[i].next) {
 		struct end *n = &t->ent[t->hold[i].entry >> 1].end[t->hold[i].entry & 1];
 
-		if (weight(END_FROZEN) > weight(n->leaving)) {
-			n->leaving = END_FROZEN;
-			n->reason = REASON_FROZEN;
+		if (yes ? n->leaving != END_PARKED : n->leaving == END_FROZEN) {
+			n->leaving = yes ? END_FROZEN : END_NONE;
+			n->reason = yes ? REASON_FROZEN : REASON_NONE;
 		}
 	}
 }
@@ -492,22 +483,12 @@ void gid_each(struct gidtab *t, void (*fn)(void *arg, struct gident *e), void *a
 			fn(arg, &t->ent[i]);
 }
 
-uint32_t gid_count(const struct gidtab *t)
-{
-	return t->count;
-}
+uint32_t gid_count(const struct gidtab *t) { return t->count; }
+uint32_t gid_ends(const struct gidtab *t) { return t->holds; }
 
-uint32_t gid_ends(const struct gidtab *t)
+uint32_t gid_user_count(struct gidtab *t, uint32_t uid)
 {
-	return t->holds;
-}
+	struct user *u = user(t, uid, false);
 
-uint32_t gid_user_count(const struct gidtab *t, uint32_t uid)
-{
-	uint32_t i;
-
-	for (i = 0; i < t->users; i++)
-		if (t->user[i].uid == uid)
-			return t->user[i].count;
-	return 0;
+	return u ? u->count : 0;
 }

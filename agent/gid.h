@@ -92,8 +92,8 @@ bool gid_release(struct gidtab *t, struct gident *e, int role, uint32_t proc, en
 /* Sets the state of an end without holders. lasts: seconds, 0: for ever */
 void gid_set(struct gidtab *t, struct gident *e, int role, enum end_state to, uint8_t reason, uint32_t now,
 	     uint32_t lasts);
-/* The process says that it is about to stop for a checkpoint: its ends are FROZEN when it has gone. */
-void gid_proc_freezes(struct gidtab *t, uint32_t proc);
+/* The process has stopped for a checkpoint: its ends are FROZEN when it has gone. Or it goes on after all. */
+void gid_proc_freezes(struct gidtab *t, uint32_t proc, bool yes);
 /* The process has ended. */
 void gid_proc_gone(struct gidtab *t, uint32_t proc, uint32_t now);
 /* A process that holds the end, another one each time; GID_NOBODY. */
@@ -107,6 +107,6 @@ void gid_expire(struct gidtab *t, uint32_t now);
 void gid_each(struct gidtab *t, void (*fn)(void *arg, struct gident *e), void *arg);
 uint32_t gid_count(const struct gidtab *t);	/* connections */
 uint32_t gid_ends(const struct gidtab *t);	/* (end, process) pairs held here */
-uint32_t gid_user_count(const struct gidtab *t, uint32_t uid);
+uint32_t gid_user_count(struct gidtab *t, uint32_t uid);
 
 #endif

@@ -15,7 +15,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define QUEUE_MAX 1024
+#define QUEUE_MAX 1024		/* and two for every end that it holds */
+#define QUEUE_FULL 256		/* its answers are not read: nor are its questions */
 #define PER_USER 4096		/* connections of one user */
 #define FDS 4			/* more than any message has; all are closed */
 
@@ -71,6 +72,11 @@ static void unqueue(struct proc *p)
 	free(k);
 }
 
+static void want(struct proc *p)
+{
+	watch_mod(&p->w, (p->queued < QUEUE_FULL ? EPOLLIN : 0u) | (p->first ? EPOLLOUT : 0u));
+}
+
 static void flush(struct proc *p)
 {
 	while (p->first && !p->dead) {
@@ -82,12 +88,12 @@ static void flush(struct proc *p)
 		}
 		unqueue(p);
 	}
-	watch_mod(&p->w, EPOLLIN | (p->first ? EPOLLOUT : 0u));
+	want(p);
 }
 
 static void queue(struct proc *p, const uint8_t *buf, size_t n, int fd)
 {
-	struct packet *k = p->queued < QUEUE_MAX ? malloc(sizeof(*k) + n) : NULL;
+	struct packet *k = p->queued < QUEUE_MAX + 2 * p->owns ? malloc(sizeof(*k) + n) : NULL;
 
 	if (!k) {
 		COUNT(dropped_slow);
@@ -101,7 +107,7 @@ static void queue(struct proc *p, const uint8_t *buf, size_t n, int fd)
 	*p->last = k;
 	p->last = &k->next;
 	p->queued++;
-	watch_mod(&p->w, EPOLLIN | EPOLLOUT);
+	want(p);
 }
 
 void local_send_raw(struct proc *p, const uint8_t *buf, size_t n, int fd)
@@ -306,7 +312,7 @@ static void ready(struct watch *w, uint32_t events)
 	if (events & EPOLLOUT)
 		flush(p);
 	/* A few at a time: one process may not keep the others waiting. */
-	for (rounds = 0; rounds < 32 && !p->dead; rounds++) {
+	for (rounds = 0; rounds < 32 && !p->dead && p->queued < QUEUE_FULL; rounds++) {
 		r = receive(p->w.fd, buf, sizeof(buf), fds, &nfds);
 		/* It went with a message of ours unread; what it said before that still counts. */
 		if (r < 0 && errno == ECONNRESET)

@@ -1,7 +1,8 @@
 /*
  * The processes of this host: one SEQPACKET connection each.  A packet is a
- * message.  Sends never block: what a process does not take is queued, and a
- * process that takes nothing for 1024 messages loses its connection.
+ * message.  Sends never block: what a process does not take is queued, and while
+ * much is queued nothing more is read from it.  A process that takes nothing of
+ * what others send loses its connection (1024 messages, two more for each end).
  */
 #ifndef ROAMD_LOCAL_H
 #define ROAMD_LOCAL_H
@@ -19,7 +20,7 @@ struct proc {
 	uint32_t pid, uid;		/* SO_PEERCRED */
 	bool registered, control, dead;
 	bool wants_out;
-	uint32_t queued, offers, queries;
+	uint32_t queued, offers, queries, owns;
 	struct packet *first, **last;
 };
 

@@ -2,6 +2,7 @@
 #include "agent.h"
 #include <dirent.h>
 #include <errno.h>
+#include <pwd.h>
 #include <sodium.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -13,6 +14,8 @@ _Static_assert(sizeof(struct tuple) == 38, "the offer's hash goes over these byt
 bool markers_dir(void)
 {
 	const char *d = ag.conf.dir;
+	/* An earlier start may have given it to the user that we become. */
+	struct passwd *pw = geteuid() || !ag.conf.user[0] ? NULL : getpwnam(ag.conf.user);
 	struct stat st;
 
 	if (mkdir(d, geteuid() ? 0700 : 0755) < 0 && errno != EEXIST) {
@@ -24,7 +27,7 @@ bool markers_dir(void)
 		say_error("%s: not a directory; remove it, or set [agent] directory or ROAM_DIR", d);
 		return false;
 	}
-	if ((st.st_uid != geteuid() && st.st_uid != 0) || st.st_mode & 022) {
+	if ((st.st_uid != geteuid() && st.st_uid != 0 && !(pw && st.st_uid == pw->pw_uid)) || st.st_mode & 022) {
 		say_error("%s: others can write there (owner %u, mode %o); it must belong to root or to the agent's "
 			  "user and not be writable by group or others", d, st.st_uid, st.st_mode & 07777);
 		return false;

@@ -1,8 +1,9 @@
 #include "netmon.h"
 #include "agent.h"
 #include "loop.h"
+#include "local.h"
 #include "peer.h"
-#include "command.h"
+#include "sources.h"
 #include "util.h"
 #include <errno.h>
 #include <ifaddrs.h>
@@ -112,6 +113,7 @@ static void changed(struct timer *t)
 	if (poll_only && !news)
 		return;
 	COUNT(netchanges);
+	sources_changed();
 	peer_net_changed();
 	local_each(tell, &m);
 }

@@ -38,7 +38,6 @@ struct peer {
 	uint32_t backlog_n;
 };
 
-void peer_start(void);
 void peer_stop(void);
 /* The peer with this host id (may be NULL or zero) or address; made if need be. NULL: not to be had. */
 struct peer *peer_get(const uint8_t *host, uint8_t family, const uint8_t addr[16], uint16_t port, uint32_t why);
@@ -66,5 +65,15 @@ void peer_message(struct session *s, const struct msg *m, const uint8_t *buf, si
 		  size_t nmore);
 void peer_drained(struct session *s);		/* the queue has become short */
 void peer_session_end(struct session *s, const char *why);
+
+/* Between peer.c, peer_up.c and relay.c. */
+void peer_add_at(struct peer *p, uint8_t family, const uint8_t *addr, uint16_t port);
+void peer_drop_at(struct peer *p, uint8_t family, const uint8_t *addr);
+void peer_drop_try(struct peer *p, struct session *s);
+void peer_failed(struct peer *p, const char *why);
+struct peer *peer_settle(struct session *s);	/* the peer of a session whose host is now known */
+void peer_redial(struct peer *p);		/* at once; also beside a session that does not answer */
+void peer_calm(struct peer *p);			/* no more attempts */
+bool peer_ending(void);
 
 #endif

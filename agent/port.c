@@ -20,7 +20,7 @@ struct waiting {
 	struct timer t;
 	struct waiting *next;
 	uint8_t family, addr[16];
-	uint8_t n;
+	uint16_t n;
 	bool held;		/* a REQ for an end whose process may come back soon */
 	bool refused;		/* told why; read until the other side has closed */
 	uint8_t buf[WIRE_MAX];
@@ -208,7 +208,7 @@ static void ready(struct watch *w, uint32_t events)
 			return;
 		}
 		if (!c->refused)
-			c->n += (uint8_t)r;
+			c->n += (uint16_t)r;
 	}
 }
 

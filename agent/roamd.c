@@ -11,6 +11,7 @@
 #include "peer.h"
 #include "port.h"
 #include "query.h"
+#include "sources.h"
 #include "util.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -186,7 +187,7 @@ static bool start(struct watch *sig)
 	markers_sweep();
 	marker_nets();
 	netmon_start();
-	peer_start();
+	sources_start();
 	return true;
 }
 
@@ -199,6 +200,7 @@ static void finish(struct watch *sig)
 	query_stop();
 	offer_stop();
 	parked_stop();
+	sources_stop();
 	peer_stop();
 	local_stop();
 	local_free();

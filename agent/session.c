@@ -194,77 +194,7 @@ uint32_t session_backlog(const struct session *s)
 	return s->out_n;
 }
 
-/* ---- is it alive? */
-
-static uint64_t patience(const struct session *s)
-{
-	uint64_t ns = (uint64_t)s->rtt_us * 4000;
-
-	return ns < 100 * MS ? 100 * MS : ns > SEC ? SEC : ns;
-}
-
-static void ping(struct session *s)
-{
-	struct msg m = { .type = MSG_PING, .nonce = random64() };
-
-	s->ping_nonce = m.nonce;
-	s->ping_sent = loop_now();
-	s->unanswered++;
-	session_send(s, &m);
-}
-
-static void alive_check(struct timer *t)
-{
-	struct session *s = container_of(t, struct session, t);
-
-	if (s->retired)
-		return;
-	if (s->unanswered >= 3) {
-		session_kill(s, "no answer to three pings");
-		return;
-	}
-	if (s->unanswered || s->asked || s->rapid || (s->peer->waiting && loop_now() - s->heard >= SEC)) {
-		s->rapid = false;
-		ping(s);
-		if (!s->dead)
-			timer_at(&s->t, loop_now() + patience(s), alive_check);
-	} else if (s->peer->waiting) {
-		timer_at(&s->t, loop_now() + SEC, alive_check);
-	}
-}
-
-void session_expect(struct session *s)
-{
-	if (s->dead || s->retired || s->state != S_PROVEN || s->asked)
-		return;
-	s->asked = loop_now();
-	if (!s->t.at)
-		timer_at(&s->t, loop_now() + patience(s), alive_check);
-}
-
-void session_check(struct session *s)
-{
-	if (s->dead || s->retired || s->state != S_PROVEN)
-		return;
-	if (s->self_family && !netmon_is_self(s->self_family, s->self)) {
-		session_kill(s, "the address it was made from is gone");
-		return;
-	}
-	if (s->unanswered)
-		return;
-	s->rapid = true;
-	timer_at(&s->t, loop_now(), alive_check);
-}
-
 /* ---- in */
-
-static void pong(struct session *s, const struct msg *m)
-{
-	if (m->nonce != s->ping_nonce || !s->ping_sent)
-		return;
-	s->rtt_us = (uint32_t)((loop_now() - s->ping_sent) / 1000);
-	s->ping_sent = 0;
-}
 
 void session_addr(struct session *s, const struct msg *m)
 {
@@ -297,6 +227,7 @@ static void message(struct session *s, const uint8_t *text, size_t n)
 	}
 	if (s->state != S_PROVEN) {
 		s->state = S_PROVEN;
+		s->proven = loop_now();
 		timer_stop(&s->t);
 		peer_proven(s);
 		if (s->dead)
@@ -311,7 +242,7 @@ static void message(struct session *s, const uint8_t *text, size_t n)
 		session_send(s, &m);
 		return;
 	case MSG_PONG:
-		pong(s, &m);
+		session_pong(s, &m);
 		return;
 	case MSG_ADDR:
 		if (m.family != 4 && m.family != 6)
@@ -364,7 +295,7 @@ static bool take_kx(struct session *s, const uint8_t *kx, const uint8_t *ours)
 	if (!memcmp(s->host, ag.host, 16)) {
 		if (s->peer)
 			s->peer->self = true;
-		session_kill(s, "that is this agent itself (or another one with the same host id)");
+		session_kill(s, "it has our own host id: this agent itself, or a copied host (set [agent] host-id)");
 		return false;
 	}
 	if (ours)

@@ -33,7 +33,7 @@ struct session {
 	uint8_t self_family, self[16];	/* our address there */
 	uint8_t *in, *out;
 	uint32_t in_n, out_at, out_n, out_cap;
-	uint64_t began, heard, asked;	/* asked: when something was sent that wants an answer, 0: nothing open */
+	uint64_t began, proven, heard, asked;	/* asked: when something was sent that wants an answer, 0: nothing open */
 	uint64_t ping_nonce, ping_sent;
 	uint32_t unanswered, rtt_us;
 	bool rapid;			/* the network changed: ping now */
@@ -57,6 +57,7 @@ void session_retire(struct session *s);
 void session_expect(struct session *s);
 /* The network changed: ping at once; end it if our address is gone. */
 void session_check(struct session *s);
+void session_pong(struct session *s, const struct msg *m);
 /* All, also dead ones. */
 struct session *session_all(void);
 void session_free_all(void);

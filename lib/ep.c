@@ -465,6 +465,7 @@ void ep_attach(struct vsock *v)
 
 void ep_forget(struct vsock *v)
 {
+	struct vstate *st;
 	struct epreg *r;
 	struct epset *s;
 
@@ -478,6 +479,14 @@ void ep_forget(struct vsock *v)
 			return;
 		s = r->set;
 		lock(s);
+		/*
+		 * The kernel drops it with the last descriptor of the open file, and the
+		 * helper may just have a copy: the program would be told of a socket that
+		 * it has closed.  Not if a forked process may have the set, and the socket.
+		 */
+		st = atomic_load(&v->st);
+		if (!r->out && st && !atomic_load(&st->shared) && atomic_load(&v->fd) == r->fd)
+			sys_epoll_ctl(atomic_load(&s->fd), EPOLL_CTL_DEL, r->fd, NULL);
 		unlink_set(s, r);
 		unlock(s);
 		free(r);

@@ -39,6 +39,16 @@ static bool touched(const struct mend *m)
 	return m->shut || m->state == M_QUIET || m->state == M_ASKED || m->state == M_CONFIRM;
 }
 
+/* We shut the link, and then the other end closed: had we all that it sent? */
+static bool ended_well(struct mend *m)
+{
+	struct vstate *st = mend_state_of(m);
+	uint64_t fin = atomic_load(&m->v->pair->side[!st->ho.role].fin);
+
+	return st->ho.state != HO_UP && st->ho.state != HO_CUTTING && st->ho.state != HO_DRAIN &&
+		fin < PAIR_FIN_SOON && fin == st->ho.rx_off + st->ho.unread;
+}
+
 /* ---- where is it? */
 
 static void connect_to(struct mend *m);
@@ -92,7 +102,7 @@ void mend_query(struct mend *m)
 		return;
 	}
 	m->state = M_QUERY;
-	m->due = sys_now_ns() + ASK_NS;
+	m->due = sys_now_ns() + QUERY_NS;
 }
 
 void mend_location(const struct msg *in)
@@ -121,6 +131,7 @@ void mend_refused(const struct msg *in)
 {
 	struct vsock *v;
 	struct mend *m = NULL;
+	bool well;
 
 	shlock_take(&vs_fds_lock, -1, false);
 	for (v = vs_live_head; v && !m; v = v->live_next)
@@ -129,20 +140,22 @@ void mend_refused(const struct msg *in)
 	shlock_drop(&vs_fds_lock);
 	if (!m || m->state != M_QUERY)
 		return;
+	v = m->v;
 	m->query = 0;
 	switch (in->reason) {
 	case REASON_FROZEN:
 	case REASON_PARKED:
 		/* It comes back; how long that takes is not for us to say. */
 		m->since = sys_now_ns();
-		m->due = m->since + ASK_NS;
+		m->due = m->since + QUERY_NS;	/* LOCATION comes unasked */
 		break;
 	case REASON_FENCED:
 		mend_give_up(m, REASON_FENCED, ECONNRESET);
 		break;
 	case REASON_GONE:
 	case REASON_CLOSED:
-		mend_give_up(m, in->reason, m->shut ? ECONNRESET : 0);
+		well = m->shut ? ended_well(m) : vs_fin_announced(v, mend_state_of(m), mend_own_fd(m));
+		mend_give_up(m, well ? REASON_CLOSED : in->reason, m->shut && !well ? ECONNRESET : 0);
 		break;
 	case REASON_UNKNOWN:
 		lost(m, true);
@@ -487,7 +500,10 @@ void mend_request_far(const struct msg *req, const uint8_t *buf, size_t n, int *
 		return;
 	}
 	if (atomic_load(&st->phase) & PH_NOREP) {
-		refuse_fd(fds, req, st, atomic_load(&st->reason));
+		uint32_t r = atomic_load(&st->reason);
+
+		/* A parked one goes on elsewhere: nothing that its asker would have to believe. */
+		refuse_fd(fds, req, r == REASON_PARKED ? NULL : st, r);
 		return;
 	}
 	m = mend_of(v);

@@ -24,6 +24,7 @@ enum mend_state { M_IDLE, M_DIAL, M_QUERY, M_CONNECT, M_QUIET, M_ASKED, M_CONFIR
 #define GRACE_NS	(1000u * MS)	/* a forked sharer may still come forward */
 #define FAR_NS		(2000u * MS)	/* without progress on a new link to another host */
 #define CONNECT_NS	(300u * MS)	/* the agents have just said that the way is open */
+#define QUERY_NS	(10000u * MS)	/* the agent answers when it can; if it is lost we ask the next one */
 #define LOST_NS		(5000u * MS)	/* nobody has heard of the other end: it is gone */
 #define BACKOFF_MAX	(200u * MS)
 

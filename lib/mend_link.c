@@ -8,17 +8,25 @@ static uint32_t count_old(struct mend *m)
 	uint64_t w, got, lib, end, more;
 	int fd = mend_own_fd(m);
 
-	if (link_count(fd, st->link_syn, &c) < 0)
+	if (link_count(fd, st->link_syn, &c) < 0) {
+		log_debug("count: the old link cannot be asked: %s", strerror(errno));
 		return REASON_COUNT;
+	}
 	/* Every byte the kernel was given is in the replay buffer, or was. A FIN counts as one. */
 	w = st->link_tx + c.sent;
-	if (w != st->tx_sent && !(w == st->tx_sent + 1 && (m->fin_ours || st->shut_wr)))
+	if (w != st->tx_sent && !(w == st->tx_sent + 1 && (m->fin_ours || st->shut_wr))) {
+		log_debug("count: kernel sent %llu, library %llu, state %u", (unsigned long long)w,
+			  (unsigned long long)st->tx_sent, c.state);
 		return REASON_COUNT;
+	}
 	/* The kernel counts a FIN as a byte received, the library does not: that tells. */
 	got = st->link_rx + c.received;
 	lib = vs_rx_count(m->v);
-	if (((got - lib) & RX_MASK) > 1)
+	if (((got - lib) & RX_MASK) > 1) {
+		log_debug("count: kernel received %llu, library %llu, state %u", (unsigned long long)got,
+			  (unsigned long long)lib, c.state);
 		return REASON_COUNT;
+	}
 	m->fin_theirs = ((got - lib) & RX_MASK) == 1;
 	got -= m->fin_theirs;
 	mend_drop_unread(m);
@@ -29,8 +37,10 @@ static uint32_t count_old(struct mend *m)
 		m->unread = malloc(c.unread + more);
 		if (!m->unread)
 			return REASON_MEMORY;
-		if (c.unread && link_peek(fd, m->unread, c.unread) != (ssize_t)c.unread)
+		if (c.unread && link_peek(fd, m->unread, c.unread) != (ssize_t)c.unread) {
+			log_debug("count: %llu unread bytes cannot be read: %s", (unsigned long long)c.unread, strerror(errno));
 			return REASON_COUNT;
+		}
 		memcpy(m->unread + c.unread, m->kept + (end - m->kept_off), more);
 	}
 	m->nunread = c.unread + more;

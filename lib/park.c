@@ -121,7 +121,7 @@ static bool leave_one(struct vsock *v, struct vstate *st)
 	meet_addr(&st->names.self, a, &port);
 	memcpy(m.gid, st->ho.gid, WIRE_GID);
 	service(m.svc, port);
-	m.port = port;
+	m.port = conf()->park[0] ? 0 : port;	/* 0: the name decides, on any host */
 	mem = build(v, st, v->mend, &size);
 	m.count = size;
 	r = mem < 0 ? -1 : agent_send(&m, NULL, mem);
@@ -202,6 +202,8 @@ void park_want_listen(struct vsock *v)
 	if (sys_random(&m.nonce, sizeof(m.nonce)) < 0)
 		m.nonce = 1;
 	service(m.svc, m.port);
+	if (conf()->park[0])
+		m.port = 0;
 	agent_send(&m, NULL, -1);
 }
 

@@ -395,6 +395,8 @@ struct vstate *vs_revive(struct vsock *v, int fd, const struct handover *ho, uin
 	st->ino = st->link_ino = sys_sock_ino(fd);
 	replay_init(&st->replay, tx_base, REPLAY_MIN, REPLAY_MAX);
 	st->ho = *ho;
+	/* What the earlier instance took counts as taken. */
+	atomic_fetch_add(&v->rx0, (ho->rx_off & RX_MASK) << 16);
 	/* Nothing is read from the link that fd stands for: no phase that it equals. */
 	atomic_store(&st->phase, 2 * PH_GEN | PH_MEND);
 	atomic_store(&st->trim_limit, UINT64_MAX);

@@ -141,6 +141,29 @@ START_TEST(frozen_survives)
 }
 END_TEST
 
+START_TEST(freezes)
+{
+	own(1, 0, 1, 0, 10);
+	own(2, 1, 1, 0, 10);
+	gid_proc_freezes(t, 10, true);
+	gid_proc_freezes(t, 10, false);		/* thawed where it is */
+	gid_proc_freezes(t, 99, true);
+	own(3, 0, 1, 0, 11);
+	gid_proc_freezes(t, 11, true);
+	gid_proc_gone(t, 10, 1);
+	gid_proc_gone(t, 11, 1);
+	ck_assert_int_eq(gid_find(t, id(1))->end[0].state, END_GONE);
+	ck_assert_int_eq(gid_find(t, id(2))->end[1].state, END_GONE);
+	ck_assert_int_eq(gid_find(t, id(3))->end[0].state, END_FROZEN);
+	/* it says that it has it: alive */
+	own(3, 0, 1, 0, 11);
+	gid_proc_freezes(t, 11, true);
+	own(3, 0, 1, 0, 11);
+	gid_proc_gone(t, 11, 2);
+	ck_assert_int_eq(gid_find(t, id(3))->end[0].state, END_GONE);
+}
+END_TEST
+
 START_TEST(tombs)
 {
 	struct place b = at(2);
@@ -259,6 +282,7 @@ int main(void)
 	tcase_add_test(c, epochs);
 	tcase_add_test(c, holders);
 	tcase_add_test(c, frozen_survives);
+	tcase_add_test(c, freezes);
 	tcase_add_test(c, tombs);
 	tcase_add_test(c, limits);
 	tcase_add_test(c, small);
