@@ -102,6 +102,9 @@ static ssize_t rx_post(struct vsock *v, int fd, struct io_op op, ssize_t r)
 			if (!vs_judge_rx(v, fd, r, e)) {
 				if (vs_take_pending(v))
 					return -1;
+				/* A socket that we shut says so; to the application it was connected, and has ended. */
+				if (r < 0 && e == ENOTCONN && atomic_load(atomic_load(&v->phasep)) & PH_NOREP)
+					return (ssize_t)done;
 				errno = e;
 				return r;
 			}
