@@ -613,6 +613,27 @@ static void deliver_last(void)
 	}
 }
 
+#define NOTICES_NS UINT64_C(50000000)
+
+/* The other hosts hear where our streams end before we are gone. */
+static void notices_out(void)
+{
+	uint64_t end = sys_now_ns() + NOTICES_NS;
+	struct vsock *v;
+	bool busy = atomic_load(&vs_remote_count);
+
+	while (busy && sys_now_ns() < end) {
+		busy = false;
+		if (shlock_take(&vs_fds_lock, 10000000, false) != SHLOCK_OK)
+			return;
+		for (v = vs_live_head; v && !busy; v = v->live_next)
+			busy = atomic_load(&v->want);
+		shlock_drop(&vs_fds_lock);
+		if (busy)
+			sys_nap_us(50);
+	}
+}
+
 void helper_exit(void)
 {
 	struct sockaddr_un a;
@@ -638,6 +659,8 @@ void helper_exit(void)
 	}
 	if (atomic_load(&state) != ON)
 		return;
+	if (!roam_in_helper)
+		notices_out();
 	if (meet_rendezvous(a.sun_path, sizeof(a.sun_path), (uint32_t)sys_getpid(), start_time) > 0)
 		sys_unlink(a.sun_path);
 }

@@ -309,6 +309,8 @@ void mend_poke(struct vsock *v)
 	}
 	m->state = M_DIAL;
 	m->due = m->since + (st->ho.role == HO_OPENER ? 0 : ACCEPTOR_NS);
+	if (atomic_load(&st->remote) && atomic_load(&st->broke_end))
+		m->due += NOTICE_NS;
 }
 
 void mend_freeze(struct vsock *v)

@@ -20,6 +20,7 @@ enum mend_state { M_IDLE, M_DIAL, M_QUERY, M_CONNECT, M_QUIET, M_ASKED, M_CONFIR
 #define MS 1000000u
 #define ASK_NS		(1000u * MS)	/* the other helper answers within this, or is asked again */
 #define ACCEPTOR_NS	(3u * MS)	/* the opener asks first; we only if it does not */
+#define NOTICE_NS	(3u * MS)	/* the word that a stream has ended takes two agents' way */
 #define QUIET_NS	(2000u * MS)	/* a thread that does not leave (longjmp) ends the connection */
 #define GRACE_NS	(1000u * MS)	/* a forked sharer may still come forward */
 #define FAR_NS		(2000u * MS)	/* without progress on a new link to another host */

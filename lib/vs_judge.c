@@ -110,7 +110,8 @@ void vs_break(struct vsock *v, int err, const char *why)
 			st->broke_ns = sys_now_ns();
 			vs_log_id(v, id);
 			/* The notice of a clean end may just be on its way from another host. */
-			if (atomic_load(&st->remote) && !err && (!strcmp(why, "end") || !strcmp(why, "hangup")))
+			atomic_store(&st->broke_end, !err && (!strcmp(why, "end") || !strcmp(why, "hangup")));
+			if (atomic_load(&st->remote) && atomic_load(&st->broke_end))
 				log_debug("%s end of the link, asking", id);
 			else
 				log_info("%s broken reason=%s", id, why);
