@@ -228,6 +228,16 @@ void mend_agent_up(void)
 	shlock_drop(&vs_fds_lock);
 }
 
+/*
+ * The resume says it, too: a notice may be lost with an agent, and an end that
+ * nobody announced would be taken for a break again and again.
+ */
+static void note_fin(struct mend *m, const struct msg *in)
+{
+	if (in->flags & MSGF_FIN)
+		atomic_store(&m->v->pair->side[!mend_state_of(m)->ho.role].fin, in->tx_end);
+}
+
 /* ---- asking */
 
 static void again(struct mend *m)
@@ -330,6 +340,7 @@ static void pump_ask(struct mend *m)
 	}
 	switch (ho_input(&st->ho, &in, st->replay.base, st->replay.end, &out, &plan)) {
 	case HO_COMMIT:
+		note_fin(m, &in);
 		adopt_asked(m, &plan, &out);
 		break;
 	case HO_RETRY:
@@ -354,6 +365,8 @@ void mend_ask_far(struct mend *m)
 		mend_again(m, 2 * MS);
 		return;
 	}
+	if (st->shut_wr)
+		out.flags |= MSGF_FIN;
 	m->state = M_ASKED;
 	if (!inband_put(&m->ask, &out, st->ho.key, m->unread, m->nunread)) {
 		again(m);
@@ -398,6 +411,7 @@ static void unconfirmed(struct mend *m)
 	sys_shutdown(m->ans.fd, SHUT_RDWR);
 	if (inband_pump(&m->ans, st->ho.key, &in) == INBAND_MSG && in.type == MSG_DONE) {
 		adopt_confirmed(m, &in);
+		m->link_shut = true;
 		return;
 	}
 	mend_drop_far_in(m);
@@ -444,6 +458,7 @@ static void pump_ans(struct mend *m)
 void mend_commit_far(struct mend *m, const struct ho_plan *plan, const struct msg *ok)
 {
 	struct vstate *st = mend_state_of(m);
+	struct msg say = *ok;
 
 	/* At once, and for good: the asker forgets its copy when it has heard OK. */
 	if (!mend_put_back(m, plan, m->ans.body, m->ans.nbody)) {
@@ -451,11 +466,14 @@ void mend_commit_far(struct mend *m, const struct ho_plan *plan, const struct ms
 		return;
 	}
 	atomic_store(&st->trim_limit, ho_trim_limit(&st->ho));
+	note_fin(m, &m->in);
 	m->in.type = 0;
 	m->plan = *plan;
 	m->state = M_CONFIRM;
 	m->due = sys_now_ns() + FAR_NS;
-	if (inband_put(&m->ans, ok, st->ho.key, m->unread, m->nunread))
+	if (st->shut_wr)
+		say.flags |= MSGF_FIN;
+	if (inband_put(&m->ans, &say, st->ho.key, m->unread, m->nunread))
 		pump_ans(m);
 	else
 		unconfirmed(m);

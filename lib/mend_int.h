@@ -37,6 +37,7 @@ struct mend {
 	uint64_t since, quiet_since;
 	uint64_t backoff;
 	bool shut, fin_ours;		/* we shut the old link; it could still send a FIN */
+	bool link_shut;			/* the present link was shut by us before it was adopted */
 	/*
 	 * The present link in the helper's own table: borrowed from the program
 	 * while it is looked at, or not yet installed there, or not yet flushed.

@@ -25,6 +25,7 @@ enum msg_type {
 #define MSGF_ACCEPTOR	2	/* the acceptor sent it: a reflected message gives itself away */
 #define MSGF_CLOSED	4	/* NOTICE: closed, or plain again: believe the kernel */
 #define MSGF_MOVED	8	/* OWN: the end was elsewhere before */
+#define MSGF_FIN	32	/* REQ, OK: the sender's stream ends at tx_end */
 #define MSGF_GONE	16	/* ADDR: the address is no longer the host's */
 
 /* COMMAND.op */
