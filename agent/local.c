@@ -83,8 +83,7 @@ static void flush(struct proc *p)
 		if (send_one(p->w.fd, p->first->buf, p->first->n, p->first->fd) < 0) {
 			if (later(errno))
 				break;
-			local_drop(p, NULL);
-			return;
+			/* It has hung up: what it said before is still to be read, then comes the end. */
 		}
 		unqueue(p);
 	}
@@ -122,8 +121,6 @@ void local_send_raw(struct proc *p, const uint8_t *buf, size_t n, int fd)
 		return;
 	if (later(errno))
 		queue(p, buf, n, fd);
-	else
-		local_drop(p, NULL);
 }
 
 void local_send(struct proc *p, const struct msg *m, int fd)

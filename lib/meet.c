@@ -352,6 +352,23 @@ static void make_offer(struct vsock *v, const struct tuple *t)
 	}
 }
 
+/* The opener looks after 6 calls, then after these. */
+#define FAR_SECOND	64u
+#define FAR_STEP	16u
+
+/* The acceptor looks for an offer soon after the opener may have made one, then less and less often. */
+static uint32_t acceptor_next(uint32_t n)
+{
+	uint32_t base = FAR_SECOND, next;
+
+	if (n < FAR_SECOND)
+		return n + 8;
+	while (base < 1u << 24 && base * FAR_STEP <= n)
+		base *= FAR_STEP;
+	next = n + (n - base < 8 ? 8 : n - base);
+	return n < base * FAR_STEP && next > base * FAR_STEP ? base * FAR_STEP + 8 : next;
+}
+
 /* The other end is on another host: is an agent there that could introduce us? */
 static void try_far(struct vsock *v, const struct tuple *t, uint32_t n)
 {
@@ -359,7 +376,7 @@ static void try_far(struct vsock *v, const struct tuple *t, uint32_t n)
 	uint64_t start, nonce;
 	bool far, acceptor = v->role == HO_ACCEPTOR;
 
-	atomic_store(&v->next_try, acceptor ? (n < 64 ? n + 8 : n * 2) : (n < 64 ? 64 : n * 16));
+	atomic_store(&v->next_try, acceptor ? acceptor_next(n) : n < FAR_SECOND ? FAR_SECOND : n * FAR_STEP);
 	if (v->offer_nonce)
 		return;		/* it is out already */
 	if (acceptor) {
