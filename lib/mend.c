@@ -194,13 +194,23 @@ void mend_give_up(struct mend *m, uint32_t reason, int err)
 		helper_want(v, WANT_FLUSH);
 }
 
+void mend_too_late(struct mend *m)
+{
+	/* A kernel that waits for ever for a silent path has no word of its own. */
+	if (!m->shut && mend_own_fd(m) >= 0) {
+		sys_shutdown(m->own, SHUT_RDWR);
+		m->shut = true;
+	}
+	mend_give_up(m, REASON_TIMEOUT, ETIMEDOUT);
+}
+
 void mend_again(struct mend *m, uint64_t wait)
 {
 	uint64_t now = sys_now_ns();
 
 	mend_drop_ask(m);
 	if (now - m->since > conf()->deadline_ns) {
-		mend_give_up(m, REASON_TIMEOUT, ETIMEDOUT);
+		mend_too_late(m);
 		return;
 	}
 	if (!wait) {

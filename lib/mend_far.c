@@ -78,7 +78,7 @@ void mend_query(struct mend *m)
 			 .flags = st->ho.role == HO_ACCEPTOR ? MSGF_ACCEPTOR : 0 };
 
 	if (sys_now_ns() - m->since > conf()->deadline_ns) {
-		mend_give_up(m, REASON_TIMEOUT, ETIMEDOUT);
+		mend_too_late(m);
 		return;
 	}
 	agent_want();
@@ -103,6 +103,8 @@ void mend_query(struct mend *m)
 	}
 	m->state = M_QUERY;
 	m->due = sys_now_ns() + QUERY_NS;
+	if (m->due > m->since + conf()->deadline_ns)
+		m->due = m->since + conf()->deadline_ns + 1;
 }
 
 void mend_location(const struct msg *in)

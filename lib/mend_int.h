@@ -83,6 +83,7 @@ void mend_drop_lead(struct mend *m);
 void mend_rest(struct mend *m);
 bool mend_lead(struct mend *m);
 void mend_give_up(struct mend *m, uint32_t reason, int err);
+void mend_too_late(struct mend *m);		/* the deadline: ETIMEDOUT */
 void mend_again(struct mend *m, uint64_t wait);	/* 0: the backoff's */
 
 /* mend_link.c: what the old link carried, and the new one. */
