@@ -438,11 +438,13 @@ static void announce(void *arg, struct gident *e)
 	int r;
 
 	for (r = 0; r < 2 && !s->dead; r++) {
-		if (e->end[r].state != END_UP || e->end[!r].state != END_AWAY ||
-		    memcmp(e->end[!r].place.host, s->host, 16))
+		/* It may have moved while the other agent could not be told, be it the other end's or the old site's. */
+		bool moved = e->end[r].epoch > 1;
+
+		if (e->end[r].state != END_UP ||
+		    (!moved && (e->end[!r].state != END_AWAY || memcmp(e->end[!r].place.host, s->host, 16))))
 			continue;
-		/* It may have moved while the other agent could not be told. */
-		m = own_msg(e, r, e->end[r].epoch > 1);
+		m = own_msg(e, r, moved);
 		session_send(s, &m);
 	}
 }

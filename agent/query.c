@@ -326,6 +326,14 @@ void query_remote_refuse(struct session *s, const struct msg *m)
 		ask_all(q);
 		return;
 	}
+	if (q->p && !q->broad && (m->reason == REASON_FROZEN || m->reason == REASON_PARKED)) {
+		struct msg wait = { .type = MSG_REFUSE, .nonce = q->nonce, .reason = m->reason };
+
+		/* As far as its old site knows; it may be up elsewhere already, and that agent was not heard. */
+		local_send(q->p, &wait, -1);
+		ask_all(q);
+		return;
+	}
 	if (m->reason == REASON_GONE || m->reason == REASON_CLOSED)
 		COUNT(refused_gone);
 	refuse(q, m->reason);

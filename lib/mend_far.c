@@ -123,8 +123,6 @@ void mend_location(const struct msg *in)
 	m = v->mend;
 	if (!m || m->state != M_QUERY)
 		return;
-	if (in->nonce && in->nonce != m->query)
-		return;
 	m->lost_since = 0;
 	connect_to(m);
 }
