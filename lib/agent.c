@@ -14,7 +14,7 @@
 #include <string.h>
 #include <sys/un.h>
 
-#define MS 1000000u
+#define MS UINT64_C(1000000)
 #define RETRY_MIN (5u * MS)		/* an agent that restarts is back within this or a few of it */
 #define RETRY_MAX (500u * MS)
 #define RETRY_IDLE (5000u * MS)		/* nobody of ours depends on it */
@@ -25,6 +25,46 @@ static uint64_t due, backoff;
 /* Ends are named anew to every agent that we connect to; its socket takes some 200 at a time. */
 static uint32_t generation;
 static bool own_left;
+
+/*
+ * What must arrive (NOTICE, RELEASE, OWN and whatever follows them, in order) waits
+ * here while the agent's queue is full, or, about ended connections, while it is away.
+ */
+struct later { struct later *next; uint16_t n; uint8_t buf[WIRE_MAX]; };
+static struct later *later, **later_end = &later;
+static uint32_t nlater;
+#define LATER_MAX 65536u
+
+static bool keep(const struct msg *m, const uint8_t *key)
+{
+	struct later *l = nlater < LATER_MAX ? malloc(sizeof(*l)) : NULL;
+
+	if (!l)
+		return false;
+	l->n = (uint16_t)wire_encode(m, key, l->buf);
+	l->next = NULL;
+	*later_end = l;
+	later_end = &l->next;
+	nlater++;
+	return true;
+}
+
+/* True: nothing waits any more. */
+static bool say_later(void)
+{
+	struct later *l;
+
+	while (up && (l = later)) {
+		if (sys_send_fds(chan->fd, l->buf, l->n, NULL, 0) < 0 && (errno == EAGAIN || errno == ENOBUFS))
+			return false;
+		later = l->next;
+		if (!later)
+			later_end = &later;
+		nlater--;
+		free(l);
+	}
+	return !later;
+}
 
 bool agent_up(void)
 {
@@ -44,7 +84,15 @@ int agent_send(const struct msg *m, const uint8_t *key, int fd)
 {
 	if (!up)
 		return -1;
-	return chan_send(chan, m, key, &fd, fd >= 0);
+	if (fd >= 0)
+		return say_later() ? chan_send(chan, m, key, &fd, 1) : -1;
+	if (say_later()) {
+		if (chan_send(chan, m, key, NULL, 0) == 0)
+			return 0;
+		if (errno != EAGAIN && errno != ENOBUFS)
+			return -1;
+	}
+	return keep(m, key) ? 0 : -1;
 }
 
 static struct msg about(struct vsock *v, uint8_t type)
@@ -57,6 +105,34 @@ static struct msg about(struct vsock *v, uint8_t type)
 	return m;
 }
 
+static struct msg own(struct vsock *v, bool moved)
+{
+	struct vstate *st = atomic_load(&v->st);
+	struct msg m = about(v, MSG_OWN);
+
+	m.flags |= moved ? MSGF_MOVED : 0;
+	memcpy(m.host, st->where.host, 16);
+	m.family = st->where.family;
+	memcpy(m.addr, st->where.addr, 16);
+	m.port = st->where.port;
+	return m;
+}
+
+/* False: there is nothing to tell. */
+static bool notice(struct vsock *v, struct msg *m)
+{
+	struct pair_side *me;
+
+	if (!v->pair)
+		return false;
+	me = &v->pair->side[atomic_load(&v->st)->ho.role];
+	*m = about(v, MSG_NOTICE);
+	m->fin = atomic_load(&me->fin);
+	if (atomic_load(&me->closed))
+		m->flags |= MSGF_CLOSED;
+	return m->fin < PAIR_FIN_SOON || m->flags & MSGF_CLOSED;
+}
+
 void agent_own(struct vsock *v, bool moved)
 {
 	struct vstate *st = atomic_load(&v->st);
@@ -65,12 +141,7 @@ void agent_own(struct vsock *v, bool moved)
 	agent_want();
 	if (!up || atomic_load(&st->phase) & PH_NOREP)
 		return;
-	m = about(v, MSG_OWN);
-	m.flags |= moved ? MSGF_MOVED : 0;
-	memcpy(m.host, st->where.host, 16);
-	m.family = st->where.family;
-	memcpy(m.addr, st->where.addr, 16);
-	m.port = st->where.port;
+	m = own(v, moved);
 	if (agent_send(&m, NULL, -1) < 0) {
 		own_left = true;
 		return;
@@ -82,31 +153,30 @@ void agent_own(struct vsock *v, bool moved)
 
 void agent_release(struct vsock *v, uint32_t reason)
 {
-	struct msg m;
+	struct vstate *st = atomic_load(&v->st);
+	struct msg m, o;
 
-	if (!up)
-		return;
 	m = about(v, MSG_RELEASE);
 	m.reason = reason;
-	agent_send(&m, NULL, -1);
+	if (up) {
+		agent_send(&m, NULL, -1);
+		return;
+	}
+	/* An agent that we hung up on (frozen) keeps its place for ever; one that restarts knows nothing. */
+	o = own(v, st->moved);
+	if (v->owned && keep(&o, NULL)) {
+		if (atomic_load(&st->remote) && notice(v, &o))
+			keep(&o, st->ho.key);
+		keep(&m, NULL);
+	}
 }
 
 void agent_notice(struct vsock *v)
 {
-	struct vstate *st = atomic_load(&v->st);
-	struct pair_side *me;
 	struct msg m;
 
-	if (!up || !v->pair)
-		return;
-	me = &v->pair->side[st->ho.role];
-	m = about(v, MSG_NOTICE);
-	m.fin = atomic_load(&me->fin);
-	if (atomic_load(&me->closed))
-		m.flags |= MSGF_CLOSED;
-	if (m.fin >= PAIR_FIN_SOON && !(m.flags & MSGF_CLOSED))
-		return;
-	agent_send(&m, st->ho.key, -1);
+	if (up && notice(v, &m))
+		agent_send(&m, atomic_load(&v->st)->ho.key, -1);
 }
 
 static void own_rest(void)
@@ -246,6 +316,8 @@ void agent_timers(uint64_t now, uint64_t *next)
 			chan_send(chan, &m, NULL, NULL, 0);
 		}
 	}
+	if (up && !say_later() && (!*next || *next > now + MS))
+		*next = now + MS;
 	if (up && own_left) {
 		own_rest();
 		if (own_left && (!*next || *next > now + MS))
@@ -258,7 +330,10 @@ void agent_timers(uint64_t now, uint64_t *next)
 void agent_fork_child(void)
 {
 	chan = NULL;		/* the parent's */
-	up = wanted = false;
+	later = NULL;
+	later_end = &later;
+	nlater = 0;
+	up = wanted = own_left = false;
 	due = backoff = 0;
 }
 

@@ -238,6 +238,16 @@ void chan_sweep(uint64_t now, uint64_t *next)
 	}
 }
 
+void chan_table_gone(void)
+{
+	struct chan *c;
+
+	for (c = chans; c; c = c->next) {
+		c->fd = -1;
+		c->dead = true;
+	}
+}
+
 void chan_close_all(void)
 {
 	struct chan *c;

@@ -4,7 +4,7 @@
 #include "sys.h"
 #include "vs_io.h"
 
-#define MS 1000000u
+#define MS UINT64_C(1000000)
 #define TICK_MIN (100u * MS)		/* something is in flight */
 #define TICK_MAX (3000u * MS)		/* nothing has been for a while */
 /*

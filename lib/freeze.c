@@ -189,7 +189,13 @@ void freeze_timers(uint64_t now, uint64_t *next)
 
 void freeze_check_place(void)
 {
-	if (here_net && (sys_timens() != here_time)) {
+	/* Without our epoll set we are in another table, in whatever time namespace: else we would spin. */
+	bool lost = errno == EBADF || errno == EINVAL;
+
+	if (here_net && (lost || sys_timens() != here_time)) {
+		log_info("restored from a checkpoint");
+		helper_restored();
+		here_time = sys_timens();
 		/* Nobody told us: what was in the kernel's queues is lost. The count will tell. */
 		each(mend_restored, true);
 		thaw();

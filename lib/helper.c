@@ -161,7 +161,11 @@ static void ended(struct vsock *v)
 {
 	struct vstate *st = atomic_load(&v->st);
 
-	if (!st || !v->pair || !atomic_load(&v->pair->side[st->ho.role].closed))
+	if (!st || !v->pair)
+		return;
+	/* Given up: its end is announced to nobody, but the agent need not remember it.  A parked one is its. */
+	if (!atomic_load(&v->pair->side[st->ho.role].closed) &&
+	    (!(atomic_load(&st->phase) & PH_NOREP) || atomic_load(&st->reason) == REASON_PARKED))
 		return;
 	if (atomic_load(&st->remote))
 		agent_notice(v);
@@ -240,6 +244,7 @@ static void *loop(void *arg)
 		upgrade_say_withdrawn();
 		agent_timers(now, &next);
 		far_watch(now, &next);
+		park_timers(now, &next);
 		freeze_timers(now, &next);
 		now = sys_now_ns();
 		tmo = -1;
@@ -400,6 +405,11 @@ void helper_restored(void)
 
 	if (!own_table)
 		return;
+	/* Their numbers are the program's now: to be forgotten before anything is closed. */
+	mend_table_gone();
+	chan_table_gone();
+	park_table_gone();
+	agent_hang_up();
 	own_table = false;
 	helper_ep = listen_fd = pidfd = -1;
 	fdtab_close_hidden(xfer_app);
@@ -571,6 +581,7 @@ void helper_fork_child(void)
 	atomic_store(&queue, NULL);
 	chan_fork_child();
 	agent_fork_child();
+	upgrade_fork_child();
 	freeze_fork_child();
 	park_fork_child();
 	reap_fork_child();

@@ -14,6 +14,7 @@ void helper_restored(void);
 
 /* chan.c */
 void chan_close_all(void);
+void chan_table_gone(void);
 void chan_accept(int listen_fd);
 void chan_readable(struct chan *c);
 /* Ends what is overdue, frees what is dead; *next: the earliest time of those left. */

@@ -50,7 +50,12 @@ int link_silence(int fd, struct link_silence *s)
 	if (info(fd, &ti) < 0)
 		return -1;
 	s->unacked = ti.tcpi_unacked;
-	s->retransmits = ti.tcpi_retransmits > ti.tcpi_backoff ? ti.tcpi_retransmits : ti.tcpi_backoff;
+	/*
+	 * With nothing in flight it may be the peer's program that does not read: probes
+	 * of a closed window grow the backoff also when each is answered.
+	 */
+	s->retransmits = !ti.tcpi_unacked ? ti.tcpi_probes :
+		ti.tcpi_retransmits > ti.tcpi_backoff ? ti.tcpi_retransmits : ti.tcpi_backoff;
 	s->state = ti.tcpi_state;
 	return 0;
 }

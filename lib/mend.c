@@ -37,7 +37,10 @@ struct mend *mend_of(struct vsock *v)
 	inband_init(&m->ans, -1);
 	m->next = mends;
 	mends = m;
-	return v->mend = m;
+	v->mend = m;
+	/* A request may be here before our own turn: its unread bytes are part of the answer. */
+	park_take(m);
+	return m;
 }
 
 struct vstate *mend_state_of(struct mend *m)
@@ -462,6 +465,20 @@ void mend_forget(struct vsock *v)
 	mend_drop_own(m);
 	v->mend = NULL;
 	free(m);
+}
+
+void mend_table_gone(void)
+{
+	struct mend *m;
+
+	for (m = mends; m; m = m->next) {
+		m->own = m->cand = m->in_link = m->in_mem = -1;
+		m->chan = m->in_chan = NULL;
+		m->in.type = 0;
+		m->ans_ready = m->untold = false;
+		inband_drop(&m->ask);
+		inband_drop(&m->ans);
+	}
 }
 
 void mend_fork_child(void)

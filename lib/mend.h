@@ -15,6 +15,7 @@ void mend_given(struct vsock *v, int fd);	/* closed by the program, bytes to del
 void mend_forget(struct vsock *v);
 void mend_proc_add(struct vsock *v);		/* tells the peer that this process speaks for the end */
 void mend_fork_child(void);
+void mend_table_gone(void);	/* the helper's descriptors are void, and no longer its to close */
 
 /* What the agent says (agent.c). */
 void mend_agent_up(void);

@@ -176,7 +176,10 @@ void mend_request(struct chan *c, const struct msg *req, const uint8_t *buf, siz
 		return;
 	}
 	if (atomic_load(&st->phase) & PH_NOREP) {
-		mend_say_no(c, req, st, atomic_load(&st->reason));
+		uint32_t r = atomic_load(&st->reason);
+
+		/* A parked one goes on elsewhere: a reason would end its asker. */
+		mend_say_no(c, req, st, r == REASON_PARKED ? REASON_BUSY : r);
 		return;
 	}
 	m = mend_of(v);
@@ -184,6 +187,7 @@ void mend_request(struct chan *c, const struct msg *req, const uint8_t *buf, siz
 		mend_say_no(c, req, st, REASON_BUSY);
 		return;
 	}
+	mend_far_stop(m);		/* its DONE may be here */
 	mend_drop_in(m);
 	m->in_chan = c;
 	c->v = v;

@@ -49,6 +49,39 @@ static bool ended_well(struct mend *m)
 		fin < PAIR_FIN_SOON && fin == st->ho.rx_off + st->ho.unread;
 }
 
+/*
+ * An end of stream, and no more: after an error (a close with unread bytes makes
+ * a reset) the kernel's word stands, and it was told, or is told, only once.
+ */
+static bool only_ended(struct vstate *st, int fd)
+{
+	struct pollfd p = { fd, 0, 0 };
+
+	return !atomic_load(&st->pending_err) && sys_poll(&p, 1, 0) >= 0 && !(p.revents & POLLERR);
+}
+
+/* Has the kernel seen the other end's FIN on the link being left? */
+static bool fin_seen(struct mend *m)
+{
+	struct link_count c;
+	int fd;
+
+	if (m->shut)
+		return m->fin_theirs;
+	fd = mend_own_fd(m);
+	/* Closed: it answered our own. */
+	return fd >= 0 && link_count(fd, false, &c) == 0 &&
+		(c.state == LINK_CLOSE_WAIT || (c.state == LINK_CLOSED && only_ended(mend_state_of(m), fd)));
+}
+
+/* The other end is no more: what shall be told, if we have shut the link and the kernel cannot? */
+static int last_word(struct mend *m)
+{
+	bool unsaid = atomic_load(&m->v->pair->side[!mend_state_of(m)->ho.role].fin) >= PAIR_FIN_SOON;
+
+	return !m->shut || ended_well(m) || (m->fin_theirs && unsaid) ? 0 : ECONNRESET;
+}
+
 /* ---- where is it? */
 
 static void connect_to(struct mend *m);
@@ -65,7 +98,7 @@ static void lost(struct mend *m, bool sure)
 		m->lost_since = now;
 	/* The kernel has said that it is over; nobody contradicts. */
 	if ((sure || ended) && now - m->lost_since > LOST_NS) {
-		mend_give_up(m, REASON_UNKNOWN, m->shut ? ECONNRESET : 0);
+		mend_give_up(m, REASON_UNKNOWN, last_word(m));
 		return;
 	}
 	mend_again(m, 0);
@@ -89,9 +122,11 @@ void mend_query(struct mend *m)
 			lost(m, false);
 		return;
 	}
-	if (sys_random(&q.nonce, sizeof(q.nonce)) < 0)
-		q.nonce = sys_now_ns();
-	m->query = q.nonce |= 1;
+	/* A refusal has nothing but the nonce: the low bits find the connection among ten thousand. */
+	if (sys_random(&q.nonce, sizeof(q.nonce)) < 0 || !(q.nonce >> 16))
+		q.nonce = sys_now_ns() << 16;
+	q.nonce = (q.nonce & ~UINT64_C(0xffff)) | (uint64_t)(st->ho.gid[0] | st->ho.gid[1] << 8);
+	m->query = q.nonce;
 	memcpy(q.gid, st->ho.gid, WIRE_GID);
 	memcpy(q.host, st->where.host, 16);
 	q.family = st->where.family;
@@ -102,7 +137,8 @@ void mend_query(struct mend *m)
 		return;
 	}
 	m->state = M_QUERY;
-	m->due = sys_now_ns() + QUERY_NS;
+	/* After a FIN the other host itself is asked soon: an end whose agent is down cannot say that it closed. */
+	m->due = sys_now_ns() + (fin_seen(m) ? ASK_NS : QUERY_NS);
 	if (m->due > m->since + conf()->deadline_ns)
 		m->due = m->since + conf()->deadline_ns + 1;
 }
@@ -134,7 +170,7 @@ void mend_refused(const struct msg *in)
 	bool well;
 
 	shlock_take(&vs_fds_lock, -1, false);
-	for (v = vs_live_head; v && !m; v = v->live_next)
+	for (v = vs_gid_chain((uint16_t)in->nonce); v && !m; v = v->gid_next)
 		if (v->mend && v->mend->query && v->mend->query == in->nonce)
 			m = v->mend;
 	shlock_drop(&vs_fds_lock);
@@ -147,7 +183,7 @@ void mend_refused(const struct msg *in)
 	case REASON_PARKED:
 		/* It comes back; how long that takes is not for us to say. */
 		m->since = sys_now_ns();
-		m->due = m->since + QUERY_NS;	/* LOCATION comes unasked */
+		m->due = m->since + ASK_NS;	/* LOCATION comes unasked */
 		break;
 	case REASON_FENCED:
 		mend_give_up(m, REASON_FENCED, ECONNRESET);
@@ -155,7 +191,7 @@ void mend_refused(const struct msg *in)
 	case REASON_GONE:
 	case REASON_CLOSED:
 		well = m->shut ? ended_well(m) : vs_fin_announced(v, mend_state_of(m), mend_own_fd(m));
-		mend_give_up(m, well ? REASON_CLOSED : in->reason, m->shut && !well ? ECONNRESET : 0);
+		mend_give_up(m, well ? REASON_CLOSED : in->reason, last_word(m));
 		break;
 	case REASON_UNKNOWN:
 		lost(m, true);
@@ -210,7 +246,7 @@ void mend_notice(const struct msg *in, const uint8_t *buf, size_t n)
 		return;
 	/* We took the end of the stream for a break: it came before this did. */
 	fd = mend_own_fd(m);
-	if (fd >= 0 && vs_fin_announced(v, st, fd))
+	if (fd >= 0 && only_ended(st, fd) && vs_fin_announced(v, st, fd))
 		mend_cancel(m);
 	else if (checked.flags & MSGF_CLOSED)
 		mend_give_up(m, REASON_CLOSED, 0);
@@ -236,6 +272,13 @@ static void note_fin(struct mend *m, const struct msg *in)
 {
 	if (in->flags & MSGF_FIN)
 		atomic_store(&m->v->pair->side[!mend_state_of(m)->ho.role].fin, in->tx_end);
+}
+
+/* Not by shut_wr: the program may have sent more since tx_end was looked at. */
+static void say_fin(struct mend *m, struct msg *out)
+{
+	if (atomic_load(&m->v->pair->side[mend_state_of(m)->ho.role].fin) == out->tx_end)
+		out->flags |= MSGF_FIN;
 }
 
 /* ---- asking */
@@ -293,10 +336,21 @@ static void connected(struct mend *m)
 	m->due = sys_now_ns();
 }
 
+/* Our FIN counts as a byte that the link carried, and is none of the stream. */
+static void shut(struct inband *b)
+{
+	struct link_count c;
+
+	if (link_count(b->fd, false, &c) == 0 && (c.state == LINK_ESTABLISHED || c.state == LINK_CLOSE_WAIT))
+		b->sent++;
+	sys_shutdown(b->fd, SHUT_RDWR);
+}
+
 static void adopt_asked(struct mend *m, const struct ho_plan *plan, const struct msg *done)
 {
 	struct vstate *st = mend_state_of(m);
 	struct inband b = m->ask;
+	bool whole;
 
 	if (!mend_put_back(m, plan, b.body, b.nbody)) {
 		mend_give_up(m, REASON_GAP, ECONNRESET);
@@ -306,12 +360,15 @@ static void adopt_asked(struct mend *m, const struct ho_plan *plan, const struct
 	m->ask.out = m->ask.body = NULL;
 	m->ask.fd = -1;
 	helper_unwatch(b.fd);
-	if (inband_put(&b, done, st->ho.key, NULL, 0))
-		inband_flush(&b);
 	/* Without a whole DONE nothing may follow: the link breaks, and is mended. */
-	if (!inband_written(&b))
-		sys_shutdown(b.fd, SHUT_RDWR);
+	whole = inband_put(&b, done, st->ho.key, NULL, 0);
+	inband_flush(&b);
+	whole = whole && inband_written(&b);
+	if (!whole)
+		shut(&b);
 	mend_adopt(m, b.fd, true, plan, b.sent, b.received);
+	if (!whole)
+		vs_break(m->v, ECONNRESET, "unconfirmed");
 	inband_drop(&b);
 }
 
@@ -333,8 +390,24 @@ static void pump_ask(struct mend *m)
 		break;
 	}
 	if (in.type == MSG_REFUSE) {
-		/* Said without a key: the agents are asked before it is believed. */
+		/* Said without a key: the agents are asked before it is believed, if there is one to ask. */
 		log_debug("resume: refused by the other agent: %s", reason_word(in.reason));
+		if (agent_up()) {
+			again(m);
+			return;
+		}
+		ho_ask_failed(&st->ho);
+		if (in.reason == REASON_GONE || in.reason == REASON_CLOSED) {
+			mend_give_up(m, in.reason, last_word(m));
+		} else if (in.reason == REASON_FROZEN || in.reason == REASON_PARKED) {
+			m->since = sys_now_ns();
+			mend_again(m, 0);
+		} else {
+			lost(m, true);
+		}
+		return;
+	}
+	if (in.type != MSG_OK && in.type != MSG_NO) {
 		again(m);
 		return;
 	}
@@ -347,7 +420,11 @@ static void pump_ask(struct mend *m)
 		mend_again(m, 2 * MS);
 		break;
 	case HO_OVER:
-		mend_give_up(m, st->ho.reason, st->ho.reason == REASON_GONE ? 0 : ECONNRESET);
+		/* It has nobody either, and left the old link to the kernel. */
+		if (st->ho.reason == REASON_GONE || st->ho.reason == REASON_UNKNOWN || st->ho.reason == REASON_CLOSED)
+			mend_give_up(m, st->ho.reason, last_word(m));
+		else
+			mend_give_up(m, st->ho.reason, ECONNRESET);
 		break;
 	default:
 		again(m);
@@ -365,8 +442,7 @@ void mend_ask_far(struct mend *m)
 		mend_again(m, 2 * MS);
 		return;
 	}
-	if (st->shut_wr)
-		out.flags |= MSGF_FIN;
+	say_fin(m, &out);
 	m->state = M_ASKED;
 	if (!inband_put(&m->ask, &out, st->ho.key, m->unread, m->nunread)) {
 		again(m);
@@ -408,10 +484,12 @@ static void unconfirmed(struct mend *m)
 	struct vstate *st = mend_state_of(m);
 	struct msg in;
 
-	sys_shutdown(m->ans.fd, SHUT_RDWR);
-	if (inband_pump(&m->ans, st->ho.key, &in) == INBAND_MSG && in.type == MSG_DONE) {
+	shut(&m->ans);
+	if (inband_pump(&m->ans, st->ho.key, &in) == INBAND_MSG && in.type == MSG_DONE &&
+	    in.nonce == st->ho.link_nonce) {
+		/* Ours now, with all that came in it; but nothing goes out any more. */
 		adopt_confirmed(m, &in);
-		m->link_shut = true;
+		vs_break(m->v, ECONNRESET, "unconfirmed");
 		return;
 	}
 	mend_drop_far_in(m);
@@ -471,8 +549,7 @@ void mend_commit_far(struct mend *m, const struct ho_plan *plan, const struct ms
 	m->plan = *plan;
 	m->state = M_CONFIRM;
 	m->due = sys_now_ns() + FAR_NS;
-	if (st->shut_wr)
-		say.flags |= MSGF_FIN;
+	say_fin(m, &say);
 	if (inband_put(&m->ans, &say, st->ho.key, m->unread, m->nunread))
 		pump_ans(m);
 	else
@@ -583,6 +660,12 @@ void mend_far_step(struct mend *m)
 		/* No answer from there: is it still there? */
 		mend_drop_far_ask(m);
 		mend_query(m);
+		break;
+	case M_QUERY:
+		if (m->query && mend_state_of(m)->where.family && fin_seen(m))
+			connect_to(m);
+		else
+			mend_query(m);
 		break;
 	default:
 		mend_query(m);

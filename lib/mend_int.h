@@ -17,7 +17,7 @@
 
 enum mend_state { M_IDLE, M_DIAL, M_QUERY, M_CONNECT, M_QUIET, M_ASKED, M_CONFIRM, M_FLUSH, M_FOLLOW, M_FROZEN };
 
-#define MS 1000000u
+#define MS UINT64_C(1000000)
 #define ASK_NS		(1000u * MS)	/* the other helper answers within this, or is asked again */
 #define ACCEPTOR_NS	(3u * MS)	/* the opener asks first; we only if it does not */
 #define NOTICE_NS	(3u * MS)	/* the word that a stream has ended takes two agents' way */
@@ -37,7 +37,6 @@ struct mend {
 	uint64_t since, quiet_since;
 	uint64_t backoff;
 	bool shut, fin_ours;		/* we shut the old link; it could still send a FIN */
-	bool link_shut;			/* the present link was shut by us before it was adopted */
 	/*
 	 * The present link in the helper's own table: borrowed from the program
 	 * while it is looked at, or not yet installed there, or not yet flushed.

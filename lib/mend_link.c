@@ -68,8 +68,8 @@ int mend_quiet(struct mend *m)
 	if (!m->shut) {
 		struct link_count c;
 
-		m->fin_ours = m->link_shut || (link_count(fd, false, &c) == 0 &&
-			(c.state == LINK_ESTABLISHED || c.state == LINK_CLOSE_WAIT));
+		m->fin_ours = link_count(fd, false, &c) == 0 &&
+			(c.state == LINK_ESTABLISHED || c.state == LINK_CLOSE_WAIT);
 		sys_shutdown(fd, SHUT_RDWR);
 		m->shut = true;
 		m->quiet_since = now;
@@ -129,7 +129,6 @@ void mend_adopt(struct mend *m, int link, bool syn, const struct ho_plan *plan, 
 		link_copy_options(m->own, link);
 	mend_drop_own(m);
 	m->own = link;
-	m->link_shut = false;
 	st->link_ino = sys_sock_ino(link);
 	st->link_syn = syn;
 	/* May be below zero: these are compared modulo 2^64. */

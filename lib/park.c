@@ -19,12 +19,13 @@ struct parked {			/* an image that has come for a listener of ours */
 	struct image im;
 	uint8_t *mem;
 	size_t size;
-	uint16_t port;		/* of our connection to the listener, network order */
+	uint8_t family, addr[16];	/* our connection to the listener, as accept() will name it */
+	uint16_t port;
 	int fd;
 	uint64_t due;
 };
 
-_Atomic uint32_t park_waiting;
+_Atomic uint32_t park_waiting, park_hoped;
 static struct parked *list;	/* below list_lock */
 static shlock list_lock;
 static _Atomic bool on_exit_park;
@@ -141,6 +142,10 @@ void park_complete(void)
 		if (!can_leave(v, st) || !leave_one(v, st))
 			continue;
 		n++;
+		/* The next instance reads what is unread: a thread that still runs here must not. */
+		while (mend_own_fd(v->mend) >= 0 && sys_recv(v->mend->own, NULL, 1 << 20, MSG_DONTWAIT | MSG_TRUNC) > 0)
+			;
+		mend_drop_own(v->mend);
 		/* Ours no more: nobody is to say that it is closed. */
 		ho_kill(&st->ho, REASON_PARKED);
 		atomic_store(&st->reason, REASON_PARKED);
@@ -185,8 +190,10 @@ void park_listen(struct vsock *v, int fd)
 		snprintf(path, sizeof(path), "%s/p.%llu.%s", dir[i], (unsigned long long)meet_netns(), hex);
 		there = sys_readlink(path, to, sizeof(to)) > 0;
 	}
-	if (there)
+	if (there) {
+		atomic_store(&park_hoped, 1);
 		helper_want(v, WANT_UNPARK);
+	}
 }
 
 void park_want_listen(struct vsock *v)
@@ -245,8 +252,20 @@ static int listener(uint16_t port)
 	return any;
 }
 
-/* Makes the listener readable: a connection to it, known by its port. */
-static int knock(int lfd, uint16_t *port)
+/* The whole address: a client elsewhere may have any port. */
+static bool peer_name(int fd, bool peer, uint8_t *family, uint8_t addr[16], uint16_t *port)
+{
+	struct sockaddr_storage ss;
+	socklen_t l = sizeof(ss);
+
+	if ((peer ? sys_getpeername : sys_getsockname)(fd, (struct sockaddr *)&ss, &l) < 0)
+		return false;
+	*family = (uint8_t)meet_addr(&ss, addr, port);
+	return *family != 0;
+}
+
+/* Makes the listener readable: a connection to it, known by its name. */
+static int knock(int lfd, struct parked *d)
 {
 	struct sockaddr_storage ss;
 	socklen_t l = sizeof(ss);
@@ -259,8 +278,7 @@ static int knock(int lfd, uint16_t *port)
 		return -1;
 	/* A listener on any address is at the loopback's, too; connect() means that by 0. */
 	r = sys_connect(fd, (struct sockaddr *)&ss, l);
-	*port = port_of(fd, false);
-	if ((r < 0 && errno != EINPROGRESS) || !*port) {
+	if ((r < 0 && errno != EINPROGRESS) || !peer_name(fd, false, &d->family, d->addr, &d->port)) {
 		helper_close(fd);
 		return -1;
 	}
@@ -285,6 +303,19 @@ static void expire(uint64_t now)
 	}
 }
 
+void park_timers(uint64_t now, uint64_t *next)
+{
+	struct parked *d;
+
+	if (likely(!atomic_load(&park_waiting)) || shlock_take(&list_lock, 0, false) != SHLOCK_OK)
+		return;
+	expire(now);
+	for (d = list; d; d = d->next)
+		if (!*next || d->due < *next)
+			*next = d->due;
+	shlock_drop(&list_lock);
+}
+
 void park_image(const struct msg *m, int *fds, int nfds)
 {
 	struct parked *d = calloc(1, sizeof(*d));
@@ -303,7 +334,7 @@ void park_image(const struct msg *m, int *fds, int nfds)
 	expire(sys_now_ns());
 	/* Before accept() can return it: who sees no image waiting does not take the lock. */
 	atomic_fetch_add(&park_waiting, 1);
-	d->fd = lfd < 0 ? -1 : knock(lfd, &d->port);
+	d->fd = lfd < 0 ? -1 : knock(lfd, d);
 	helper_close(lfd);
 	if (d->fd < 0) {
 		atomic_fetch_sub(&park_waiting, 1);
@@ -364,12 +395,16 @@ static bool revive(struct vsock *v, int fd, struct parked *d)
 bool park_accepted(struct vsock *v, int fd)
 {
 	struct parked **p, *d;
-	uint16_t port = port_of(fd, true);
+	uint8_t family, addr[16];
+	uint16_t port;
 	bool ok;
 
+	if (!peer_name(fd, true, &family, addr, &port))
+		return false;
 	shlock_take(&list_lock, -1, false);
-	for (p = &list; (d = *p) && d->port != port; p = &d->next)
-		;
+	for (p = &list; (d = *p); p = &d->next)
+		if (d->port == port && d->family == family && !memcmp(d->addr, addr, 16))
+			break;
 	if (d)
 		*p = d->next;
 	shlock_drop(&list_lock);
@@ -407,6 +442,16 @@ void park_take(struct mend *m)
 	sys_unmap(d->mem, d->size);
 	free(d);
 	agent_own(m->v, true);
+}
+
+void park_table_gone(void)
+{
+	struct parked *d;
+
+	shlock_take(&list_lock, -1, false);
+	for (d = list; d; d = d->next)
+		d->fd = -1;
+	shlock_drop(&list_lock);
 }
 
 void park_fork_child(void)

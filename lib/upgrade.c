@@ -402,6 +402,26 @@ void upgrade_hello_far(const struct msg *m)
 		v->never = (uint8_t)r;
 }
 
+/*
+ * The opener is live already and we are not: it must not ask for us when our FIN
+ * comes, but believe its kernel.
+ */
+static void stay_plain_far(const struct msg *m)
+{
+	struct msg o = { .flags = MSGF_ACCEPTOR, .epoch = 1, .fin = PAIR_NO_FIN, .reason = REASON_CLOSED };
+
+	memcpy(o.gid, m->gid, WIRE_GID);
+	o.type = MSG_OWN;
+	if (agent_send(&o, NULL, -1) < 0)
+		return;
+	o.type = MSG_NOTICE;
+	o.flags |= MSGF_CLOSED;
+	agent_send(&o, m->key, -1);
+	o.type = MSG_RELEASE;
+	o.flags = MSGF_ACCEPTOR;
+	agent_send(&o, NULL, -1);
+}
+
 bool upgrade_answer_far(const struct msg *m)
 {
 	struct vsock *v = far_of(m, HO_ACCEPTOR);
@@ -409,10 +429,16 @@ bool upgrade_answer_far(const struct msg *m)
 
 	if (!v)
 		v = m->type == MSG_REFUSE ? far_of(m, HO_OPENER) : NULL;
-	if (!v)
+	if (!v) {
+		if (m->type == MSG_WELCOME)
+			stay_plain_far(m);	/* it was closed meanwhile */
 		return false;
-	if (!r)
+	}
+	if (!r) {
 		r = go_live(v, atomic_load(&v->birth), HO_ACCEPTOR, m->gid, m->key, NULL);
+		if (r)
+			stay_plain_far(m);
+	}
 	if (!r) {
 		far_live(v);
 		return true;
@@ -455,6 +481,17 @@ void upgrade_withdraw_far(uint64_t nonce)
 			return;
 	}
 	/* Full: the agent forgets the offer by itself, later. */
+}
+
+/* The offers are the parent's, to make and to withdraw. */
+void upgrade_fork_child(void)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(offered); i++)
+		offered[i] = NULL;
+	for (i = 0; i < ARRAY_SIZE(withdrawn); i++)
+		atomic_store(&withdrawn[i], 0);
 }
 
 void upgrade_say_withdrawn(void)

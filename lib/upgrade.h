@@ -18,4 +18,6 @@ void upgrade_offers_again(void);		/* the agent has been restarted */
 void upgrade_withdraw_far(uint64_t nonce);
 void upgrade_say_withdrawn(void);		/* and tells the agent so */
 
+void upgrade_fork_child(void);
+
 #endif

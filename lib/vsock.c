@@ -300,6 +300,11 @@ struct vsock *vs_by_gid(const uint8_t *gid, enum ho_role role)
 	return NULL;
 }
 
+struct vsock *vs_gid_chain(uint16_t first_two)
+{
+	return by_gid[first_two % GID_BUCKETS];
+}
+
 /* Among the live ones; its descriptors refer to the link with this phase. */
 static void join(struct vsock *v, struct vstate *st, uint32_t phase)
 {
@@ -650,6 +655,10 @@ void vs_fork_plain(struct vsock *v)
 	atomic_store(&v->tx0, 0);
 	atomic_store(&v->pollers, 0);
 	atomic_fetch_and(&v->rx0, ~UINT64_C(0xffff));
+	if (v->offer_far) {
+		v->offer_far = false;
+		v->offer_nonce = 0;
+	}
 }
 
 void vs_fork_child(void)

@@ -216,6 +216,8 @@ void vs_forget(int fd);
 /* fd passes out of our sight: foreign from now on, the kernel's socket stays as it is. */
 void vs_abandon(int fd);
 struct vsock *vs_by_gid(const uint8_t *gid, enum ho_role role);	/* vs_fds_lock is held */
+/* Those whose gid begins with these bytes, and others; by gid_next. */
+struct vsock *vs_gid_chain(uint16_t first_two);
 /* Counting every visible receive, modulo 2^48. */
 uint64_t vs_rx_count(struct vsock *v);
 bool vs_rx_busy(struct vsock *v);

@@ -70,7 +70,8 @@ static int accepted(int lfd, int fd)
 /* The kernel checks these pointers; they are looked at only when there may be a name to put there. */
 static socklen_t accept_room(const struct sockaddr *addr, const socklen_t *len)
 {
-	return unlikely(atomic_load(&park_waiting)) && addr && len ? *len : 0;
+	/* It may come while this accept() sleeps. */
+	return unlikely(atomic_load(&park_hoped)) && addr && len ? *len : 0;
 }
 
 /* A parked connection has the name of the peer that it had before. */
