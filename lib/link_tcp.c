@@ -199,7 +199,7 @@ void link_copy_options(int from, int to)
 		{ SOL_SOCKET, SO_KEEPALIVE }, { SOL_SOCKET, SO_OOBINLINE },
 		{ SOL_SOCKET, SO_LINGER }, { SOL_SOCKET, SO_RCVTIMEO },
 		{ SOL_SOCKET, SO_SNDTIMEO }, { SOL_SOCKET, SO_RCVLOWAT },
-		{ SOL_SOCKET, SO_PRIORITY }, { SOL_SOCKET, SO_REUSEADDR },
+		{ SOL_SOCKET, SO_PRIORITY },
 		{ SOL_SOCKET, SO_TIMESTAMP }, { SOL_SOCKET, SO_BUSY_POLL },
 		{ IPPROTO_TCP, TCP_NODELAY }, { IPPROTO_TCP, TCP_KEEPIDLE },
 		{ IPPROTO_TCP, TCP_KEEPINTVL }, { IPPROTO_TCP, TCP_KEEPCNT },
@@ -219,6 +219,13 @@ void link_copy_options(int from, int to)
 		if (sys_getsockopt(from, opt[i].level, opt[i].name, val, &len) == 0)
 			sys_setsockopt(to, opt[i].level, opt[i].name, val, len);
 	}
+	/*
+	 * Only ever switched on: a link from an agent's port has it, and without it the
+	 * next agent could not listen there while the link lives.
+	 */
+	len = sizeof(set);
+	if (sys_getsockopt(from, SOL_SOCKET, SO_REUSEADDR, &set, &len) == 0 && set)
+		sys_setsockopt(to, SOL_SOCKET, SO_REUSEADDR, &set, sizeof(set));
 	/* Buffer sizes only where the application fixed them: the kernel says twice the value. */
 	len = sizeof(set);
 	if (sys_getsockopt(from, SOL_SOCKET, SO_BUF_LOCK, &set, &len) == 0) {

@@ -377,8 +377,9 @@ static void try_far(struct vsock *v, const struct tuple *t, uint32_t n)
 	bool far, acceptor = v->role == HO_ACCEPTOR;
 
 	atomic_store(&v->next_try, acceptor ? acceptor_next(n) : n < FAR_SECOND ? FAR_SECOND : n * FAR_STEP);
-	if (v->offer_nonce)
+	if (v->offer_nonce && !acceptor)
 		return;		/* it is out already */
+	/* Again although it was said: what is lost with an agent or a session is said by nobody else. */
 	if (acceptor) {
 		if (meet_offer(v, &pid, &start, &nonce, &far) && helper_start())
 			helper_want(v, WANT_MEET);

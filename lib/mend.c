@@ -335,6 +335,9 @@ void mend_freeze(struct vsock *v)
 	mend_far_stop(m);
 	if (atomic_load(&mend_state_of(m)->phase) & PH_NOREP)
 		return;
+	/* A link that was only just adopted is frozen like any other: the program may not read from it. */
+	if (!(atomic_load(&mend_state_of(m)->phase) & PH_MEND))
+		vs_break(v, 0, "freeze");
 	if (m->state == M_ASKED)
 		ho_ask_failed(&mend_state_of(m)->ho);
 	mend_drop_ask(m);

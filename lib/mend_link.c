@@ -145,6 +145,9 @@ void mend_adopt(struct mend *m, int link, bool syn, const struct ho_plan *plan, 
 		st->stall_max_ns = stall;
 	if (st->shut_rd)
 		sys_shutdown(link, SHUT_RD);
+	/* Said again: an agent that had nobody to tell, while the other end moved, has forgotten it. */
+	if (atomic_load(&st->remote))
+		agent_notice(v);
 	vs_phase_next(st, PH_UNSENT, PH_MEND);
 	vs_flush_locked(v, link);
 	shlock_drop(&st->tx);

@@ -416,6 +416,9 @@ ssize_t sys_recv_fds(int fd, void *buf, size_t n, int *fds, int *nfds)
 
 	*nfds = 0;
 	r = __real_recvmsg(fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	/* Said before what is still queued, once: the other side closed with something of ours unread. */
+	if (r < 0 && errno == ECONNRESET)
+		r = __real_recvmsg(fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	if (r < 0)
 		return -1;
 	for (h = CMSG_FIRSTHDR(&m); h; h = CMSG_NXTHDR(&m, h)) {

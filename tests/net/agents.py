@@ -51,7 +51,7 @@ class Agent:
         self.settings.update(settings)
         merged = {"agent__directory": self.lab.roam_dir,
                   "agent__key": self.settings.get("agent__key") or cluster_key(self.lab),
-                  "agent__log": os.environ.get("AGLOG", "info"), **self.settings}
+                  "agent__log": "info", **self.settings}
         argv = [program(self.lab, "roamd")]
         for name, value in merged.items():
             if value is not None:

@@ -21,7 +21,7 @@ def started(lab, connections=3, rate=600_000, hosts=None, **how):
 
 
 def break_and_go_on(lab, c, s, more=100_000):
-    lab.A.kill_sockets("dst", s.host.addr)
+    lab.A.kill_sockets()
     for w in (c, s):
         w.wait_bytes(more, AFTER, "it goes on after a break")
 
@@ -41,7 +41,7 @@ def restarts(case, lab, seconds, breaks):
         agent = (lab.A, lab.B)[rounds % 2].agent
         agent.restart(hard=rounds % 4 < 2, wait=False)
         if breaks:
-            lab.A.kill_sockets("dst", lab.B.addr)
+            lab.A.kill_sockets()
         rounds += 1
         for w in (c, s):
             w.wait_bytes(500_000, AFTER, "it goes on")
@@ -211,35 +211,50 @@ def gid_of(host, walker):
     raise Fail(f"roamctl list --json has no gid: {sorted(found[0])}")
 
 
-HOSTILE = """
-import json, os, socket, sys
-sys.path[:0] = json.loads(sys.argv[1])
-import forge
-path, gid = sys.argv[2], bytes.fromhex(sys.argv[3])
-s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-s.settimeout(3)
-said = []
-try:
-    s.connect(path)
-    with open("/proc/self/stat") as f:
-        start = int(f.read().rpartition(")")[2].split()[19])
-    s.send(forge.encode("REGISTER", pid=os.getpid(), start=start))
-    said.append(forge.decode(s.recv(1000)))
-    for flags in (0, 2):
-        s.send(forge.encode("OWN", gid=gid, flags=flags | 8, epoch=1000))
-        s.send(forge.encode("QUERY", gid=gid, flags=flags, epoch=1000, nonce=77))
-        s.send(forge.encode("RELEASE", gid=gid, flags=flags, epoch=1000, reason=30))
-        s.send(forge.encode("NOTICE", gid=gid, flags=flags | 4))
-    while True:
-        m = s.recv(1000)
-        if not m:
-            break
-        said.append(forge.decode(m))
-except OSError as e:
-    said.append(["error", {"what": str(e)}])
-print(json.dumps([[x[0], {k: v for k, v in x[1].items() if not isinstance(v, bytes)}]
-                  for x in said if x]))
-"""
+def hostile(path, gid):
+    """What somebody else's process says to an agent, and what it hears."""
+    said = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as s:
+        s.settimeout(2)
+        try:
+            s.connect(path)
+            with open("/proc/self/stat") as f:
+                start = int(f.read().rpartition(")")[2].split()[19])
+            s.send(forge.encode("REGISTER", pid=os.getpid(), start=start))
+            said.append(forge.decode(s.recv(1000)))
+            for role in (0, forge.ACCEPTOR):
+                s.send(forge.encode("OWN", gid=gid, flags=role | forge.MOVED, epoch=1000))
+                s.send(forge.encode("QUERY", gid=gid, flags=role, epoch=1000, nonce=77))
+                s.send(forge.encode("RELEASE", gid=gid, flags=role, epoch=1000, reason=30))
+                s.send(forge.encode("NOTICE", gid=gid, flags=role | 4))
+            while m := s.recv(1000):
+                said.append(forge.decode(m))
+        except OSError as e:
+            said.append(("error", {"what": str(e)}))
+    return [(x[0], {k: v for k, v in x[1].items() if not isinstance(v, bytes)})
+            for x in said if x]
+
+
+def as_nobody(host, fn, *args):
+    """What fn returns in a process of another user, on that host."""
+    r, w = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            host.net.enter()
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            os.write(w, json.dumps(fn(*args)).encode())
+        finally:
+            os._exit(0)
+    os.close(w)
+    with open(r) as f:
+        text = f.read()
+    os.waitpid(pid, 0)
+    if not text:
+        raise Fail("the other user's process failed")
+    return json.loads(text)
 
 
 def stranger(case, lab):
@@ -253,18 +268,11 @@ def stranger(case, lab):
     os.chmod(lab.roam_dir, 0o755)
     c, s = started(lab)
     gid = gid_of(lab.A, c)
-    here = os.path.dirname(os.path.abspath(__file__))
-    path = [here, os.path.join(here, "..", "meta")]
-    import sys
-    p = lab.A.spawn([sys.executable, "-c", HOSTILE, json.dumps(path),
-                     lab.A.agent.socket_path, gid.hex()], label="stranger", uid=NOBODY)
-    p.succeed(20)
-    said = json.loads(p.out())
+    said = as_nobody(lab.A, hostile, lab.A.agent.socket_path, gid)
     case.note("answers: " + ", ".join(x[0] for x in said))
-    denied = [x for x in said if x[0] == "REFUSE" and
+    denied = [x for x in said if x[0] in ("REFUSE", "RELEASE") and
               x[1]["reason"] == forge.REASONS["denied"]]
-    case.check(denied or any(x[0] == "error" for x in said),
-               f"not refused: {said}")
+    case.check(denied, f"not denied: {said}")
     case.check(not any(x[0] == "LOCATION" for x in said), "it was told where the end is")
     case.check(lab.A.agent.stat("refused_uid") > 0, "refused_uid was not counted")
     unharmed(case, lab, c, s)
@@ -388,10 +396,10 @@ def no_leak(case, lab, rounds=6, each=150):
     s = walkers.server(lab, lab.B, sampled=False)
     sizes = []
     for i in range(rounds):
-        c = walkers.client(lab, lab.A, s, connections=each, args=["-p", 30], chunk=64,
+        c = walkers.client(lab, lab.A, s, connections=each, args=["-p", 150], chunk=64,
                            seed=1 + i * each, sampled=False)
         c.proc.expect(f"^quiet {each}", 20)
-        c.wait_upgraded(each * 9 // 10)
+        c.wait_upgraded(each // 2)
         c.finish()
         c.proc.succeed(20)
         sizes.append([(fds(h.agent), h.agent.proc.memory()) for h in (lab.A, lab.B)])

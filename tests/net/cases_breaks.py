@@ -12,6 +12,7 @@ from cases_lab import silent, with_lab
 from harness import wait_for
 from walkers import pair, verdict
 
+INSTANT_MS = 20     # what is broken by a command stands still so soon after its start
 AFTER = 10          # seconds until bytes must flow again; the notes have the real ones
 
 
@@ -50,8 +51,8 @@ def kinds(lab):
         "silence from server to client": Break(lambda: r.drop(b, a, both=False), r.open,
                                                dead=False),
         "resets": Break(lambda: r.reset(a, b), r.open),
-        "ss -K at the client": Break(lambda: a.kill_sockets("dst", b.addr), dead=False),
-        "ss -K at the server": Break(lambda: b.kill_sockets("dst", a.addr), dead=False),
+        "ss -K at the client": Break(lambda: a.kill_sockets(), dead=False),
+        "ss -K at the server": Break(lambda: b.kill_sockets(), dead=False),
         "a firewall forgets": Break(forget, dead=False),
         "the router reboots": Break(
             lambda: (r.ip("link del rA", "link del rB"), r.forget()),
@@ -74,8 +75,8 @@ def repair_and_wait(case, lab, br, walkers_, more=300_000):
     return moment
 
 
-def note_stalls(case, walkers_, moments):
-    ms = walkers.stalls(walkers_, moments)
+def note_stalls(case, walkers_, moments, window_ms=0):
+    ms = walkers.stalls(walkers_, moments, window_ms)
     if ms:
         case.note(f"next byte after {min(ms):.0f} to {max(ms):.0f} ms")
 
@@ -93,7 +94,7 @@ def once(case, lab, kind, connections=2, mode="epoll", v6=False):
     if br.repair:
         moment = time.monotonic_ns()
     repair_and_wait(case, lab, br, (c, s))
-    note_stalls(case, (c, s), [moment])
+    note_stalls(case, (c, s), [moment], 0 if br.repair else INSTANT_MS)
     verdict(case, c, s)
     case.note(f"{walkers.resumed(c, s)} resumed")
     case.check(walkers.resumed(c, s) > 0 or kind.startswith("silence")
@@ -116,7 +117,8 @@ def repeated(case, lab, kind, times=8):
             br.repair()
         for w in (c, s):
             w.wait_bytes(30_000, AFTER, "it goes on")
-    case.note(walkers.distribution(walkers.stalls((c, s), moments)))
+    case.note(walkers.distribution(walkers.stalls(
+        (c, s), moments, 0 if br.repair else INSTANT_MS)))
     verdict(case, c, s)
 
 
@@ -125,8 +127,8 @@ def new_break_in_repair(case, lab):
     prepared(lab, "")
     c, s = pair(lab, lab.A, lab.B, connections=2, rate=1_000_000)
     for i in range(30):
-        lab.A.kill_sockets("dst", lab.B.addr)
-        lab.B.kill_sockets("dst", lab.A.addr)
+        lab.A.kill_sockets()
+        lab.B.kill_sockets()
         if i % 3 == 0:
             c.wait_bytes(5_000, AFTER, "it goes on")
     for w in (c, s):
@@ -161,7 +163,7 @@ def idle_break(case, lab):
     c.wait_upgraded(10)
     s.wait_upgraded(10)
     lab.R.pull(lab.A)
-    lab.A.kill_sockets("dst", lab.B.addr)
+    lab.A.kill_sockets()
     lab.R.plug(lab.A)
     verdict(case, c, s)
     case.check(all(r["sent"] == 41 * 64 for r in c.results().values()),
@@ -173,7 +175,7 @@ def closed_in_break(case, lab):
     prepared(lab, "")
     c, s = pair(lab, lab.A, lab.B, connections=2, rate=1_000_000)
     lab.R.drop(lab.A, lab.B)
-    lab.A.kill_sockets("dst", lab.B.addr)
+    lab.A.kill_sockets()
     silent(case, s)
     c.finish()
     silent(case, s)

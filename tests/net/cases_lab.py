@@ -98,7 +98,7 @@ def ended_by(case, lab, how, errors):
     if how == "reset":
         lab.R.reset(lab.A, lab.B)
     elif how == "ss -K":
-        lab.A.kill_sockets("dst", lab.B.addr)
+        lab.A.kill_sockets()
     elif how == "kill -9":
         s.proc.kill()
     wait_for(lambda: not c.proc.alive(), 5, "the client to end")

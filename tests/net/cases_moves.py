@@ -120,8 +120,8 @@ def in_handover(case, lab):
     """A break, and the move begins before it is mended."""
     c, s = started(lab)
     for to in (lab.C, lab.D, lab.B):
-        lab.A.kill_sockets("dst", s.host.addr)
-        s.host.kill_sockets("dst", lab.A.addr)
+        lab.A.kill_sockets()
+        s.host.kill_sockets()
         s.move(to)
     flowing((c, s))
     ended(case, c, s)

@@ -11,6 +11,7 @@ import time
 
 import agents
 import walkers
+from cases_breaks import INSTANT_MS
 from cases_lab import with_lab
 from harness import Fail, wait_for
 
@@ -27,11 +28,13 @@ class Chaos:
         self.case, self.lab, self.c, self.s = case, lab, c, s
         self.rng = random.Random(case.seed)
         self.hosts = lab.list()
-        self.moments = {}       # kind: times at which it was repaired
+        self.moments = {}       # (kind, window): times at which it was usable again
+        self.fresh = []         # of this step
+        self.waited = []        # (seconds until bytes flowed again, step)
         self.history = []
 
-    def usable(self, kind):
-        self.moments.setdefault(kind, []).append(time.monotonic_ns())
+    def usable(self, kind, window_ms=0):
+        self.fresh.append((kind, window_ms, time.monotonic_ns()))
 
     def outage(self):
         """How long something stays broken: up to 100 ms, until bytes are missed."""
@@ -41,8 +44,8 @@ class Chaos:
     def other(self, host):
         return self.rng.choice([h for h in self.hosts if h is not host])
 
-    def move(self, w, kind):
-        to = self.other(w.host)
+    def move(self, w, kind, to=None):
+        to = to or self.other(w.host)
         self.history[-1] += f" {w.host.name}->{to.name}"
         w.freeze()
         w.walk(to)
@@ -67,8 +70,8 @@ class Chaos:
 
     def do_kill_sockets(self):
         h = self.rng.choice((self.c, self.s)).host
-        self.usable("ss -K")
-        h.kill_sockets("state", "established")
+        self.usable("ss -K", INSTANT_MS)
+        h.kill_sockets()
 
     def do_cable(self):
         h = self.rng.choice((self.c, self.s)).host
@@ -101,13 +104,17 @@ class Chaos:
         self.lab.R.open()
 
     def do_forget(self):
-        self.usable("forgotten state")
+        self.usable("forgotten state", INSTANT_MS)
         self.lab.R.forget()
 
     def do_new_address(self):
-        h = self.rng.choice((self.c, self.s)).host
+        """Of A only: agents are configured with each other's addresses, and two that
+        both got new ones while they could not talk have nobody to ask."""
+        h = self.lab.A
+        if h not in (self.c.host, self.s.host):
+            self.move(self.rng.choice((self.c, self.s)), "move", h)
         new = f"10.0.{h.number}.{self.rng.randrange(10, 250)}"
-        self.usable("new address")
+        self.usable("new address", INSTANT_MS)
         h.readdress(h.addr, new)
         h.addr = new
 
@@ -123,16 +130,27 @@ class Chaos:
         fn = self.rng.choice(self.STEPS)
         self.history.append(fn.__name__[3:])
         fn(self)
-        if self.rng.random() < 0.75:        # else: the next one falls into the repair
+        if self.rng.random() < 0.75:
             self.flow()
+            for kind, window_ms, t in self.fresh:
+                self.moments.setdefault((kind, window_ms), []).append(t)
+        # else the next one falls into the repair: that was no end of an outage
+        self.fresh.clear()
 
     def flow(self):
+        began = time.monotonic()
         try:
             for w in (self.c, self.s):
                 w.wait_bytes(40_000, 20, "it goes on")
         except Fail as e:
             raise Fail(f"step {len(self.history)}: {e}; the last steps: "
                        f"{', '.join(self.history[-8:])}") from None
+        self.waited.append((time.monotonic() - began, len(self.history)))
+
+    def slowest(self, n=6):
+        for seconds, step in sorted(self.waited, reverse=True)[:n]:
+            print(f"# {seconds:.2f} s after step {step}: "
+                  f"{', '.join(self.history[max(0, step - 4):step])}", flush=True)
 
 
 def thousand(case, lab, count, mode, connections):
@@ -148,10 +166,11 @@ def thousand(case, lab, count, mode, connections):
     walkers.verdict(case, c, s, 30)
     total = sum(r["sent"] + r["received"] for r in c.results().values())
     everything = []
-    for kind, moments in sorted(chaos.moments.items()):
-        ms = walkers.stalls((c, s), moments)
+    for (kind, window_ms), moments in sorted(chaos.moments.items()):
+        ms = walkers.stalls((c, s), moments, window_ms)
         everything += ms
         print(f"# {kind}: {len(moments)} times, {walkers.distribution(ms)}", flush=True)
+    chaos.slowest()
     print(f"# all: {walkers.distribution(everything)}", flush=True)
     case.note(f"{count} moves and breaks, {total >> 20} MiB byte-exact, "
               f"{walkers.resumed(c, s)} resumed; {walkers.distribution(everything)}")
@@ -166,7 +185,7 @@ def idle(case, lab, count):
                    env=case.environ(ROAM_LOG="info" if roam else None))
         s = walkers.server(lab, lab.B, port=4000 + roam, **how)
         before = s.proc.memory(), lab.B.agent.proc.memory()
-        c = walkers.client(lab, lab.A, s, connections=count, args=["-p", 40, "-w", 200],
+        c = walkers.client(lab, lab.A, s, connections=count, args=["-p", 100, "-w", 50],
                            chunk=64, **how)
         c.proc.expect(rf"^quiet {count}", 400)
         if roam:

@@ -119,9 +119,12 @@ class Host:
                 f"addr add {new}/24 dev eth0",
                 f"route replace default via {self.gate}")
 
-    def kill_sockets(self, *filters):
-        """ss -K: the kernel aborts them, as an administrator would."""
-        out = self.run(["ss", "-K", "-H", "-t", *filters], check=False)
+    def kill_sockets(self):
+        """ss -K: the kernel aborts all TCP connections, as an administrator would.
+
+        The agents' sessions, too. (Links may be IPv6 or to an agent's port, so a
+        filter would only seem to name one connection.)"""
+        out = self.run(["ss", "-K", "-H", "-t", "state", "established"], check=False)
         return len(out.splitlines())
 
     # ---- roam ----
@@ -332,6 +335,13 @@ class Lab:
         import agents
         return agents.roamctl(self, host, *args, check=check)
 
+    def write_timeline(self):
+        """All that was logged, by all, in the order of time."""
+        lines = sorted((t, p.label, text) for p in self.procs for t, text in p.lines)
+        with open(os.path.join(self.dir, "timeline"), "w") as f:
+            for t, label, text in lines:
+                f.write(f"{(t - lines[0][0]) / 1e9:10.4f} {label:12} {text}\n")
+
     def close(self):
         for fn in reversed(self.closing):
             fn()
@@ -340,6 +350,8 @@ class Lab:
         for p in reversed(self.procs):
             if p.alive():
                 p.kill()
+        if getattr(self.case.config, "keep", False):
+            self.write_timeline()
         for h in list(self.hosts.values()):
             h.close()
         self.hosts.clear()

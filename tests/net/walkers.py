@@ -188,7 +188,7 @@ def check_results(case, c, s, seconds=10):
     wait_for(lambda: len(s.results()) >= len(ours) or not s.proc.alive(), seconds,
              f"{s.proc.label} to report {len(ours)} connections")
     theirs = s.results()
-    case.check(ours and set(ours) == set(theirs),
+    case.check(ours and set(ours) <= set(theirs),
                f"{len(ours)} connections in the client, {len(theirs)} in the server")
     for seed, mine in ours.items():
         other = theirs[seed]
@@ -210,16 +210,19 @@ def resumed(*walkers):
     return max(len(w.proc.events("resumed")) for w in walkers)
 
 
-def stalls(walkers, moments, window_ms=50):
+def stalls(walkers, moments, window_ms=0):
     """For each moment (ns) at which the network became usable: how long (ms) the
-    next byte took, for each direction that stood still then or within the window
-    after it (a break that needs no repair: the moment before it was made)."""
+    next byte took, for each direction that stood still then.
+
+    window_ms: for a break that needs no repair, and the moment before it was made:
+    the direction that stood still then or began to within that time."""
     out = []
     for w in walkers:
+        gaps = w.gaps()
         for t in moments:
             by_seed = {}
-            for seed, begin, end in w.gaps():
-                if end > t and begin < t + window_ms * 1_000_000:
+            for seed, begin, end in gaps:
+                if end > t and begin <= t + window_ms * 1_000_000:
                     ms = (end - max(t, begin)) / 1e6
                     by_seed[seed] = max(ms, by_seed.get(seed, 0))
             out += by_seed.values()
