@@ -287,13 +287,16 @@ class Runner:
             if not where:
                 continue
             if build == "gcc":
-                self.meson(build, where, ["unit", "agent", "conf", "meta", "e2e"])
+                self.meson(build, where, ["unit", "agent", "conf", "meta", "e2e", "net"])
             elif build == "clang":
                 self.meson(build, where, ["unit", "agent", "conf", "meta"])
                 self.e2e(build, where, "e2e (100 breaks)", ["stress", "modes"], 100, 300, "1")
             elif build == "asan":
                 self.meson(build, where, ["unit", "agent", "conf"], SLOW)
                 self.e2e(build, where, "e2e (60 breaks)", ["stress", "plain"], 60, 400, SLOW)
+                self.tap(build, "net (moves, park)",
+                         [sys.executable, TOP / "tests/net/net.py", "--build", where, "moves", "park"],
+                         600, ROAM_TEST_SCALE=SLOW)
             elif build == "tsan":
                 wrapper = self.tsan_wrapper(where)
                 if wrapper is None:

@@ -14,6 +14,9 @@
  */
 #define SILENT_RTX 2
 
+/* So many at a time: close and dup wait for the lock. */
+#define PORTION 256u
+
 static uint64_t due, tick = TICK_MIN;
 static bool changed;
 
@@ -50,19 +53,26 @@ static bool look(struct vsock *v, uint64_t now)
 
 void far_watch(uint64_t now, uint64_t *next)
 {
-	bool flying = false;
+	static bool flying;
+	static uint32_t cursor;
 	struct vsock *v;
+	uint32_t i = 0;
 
 	if (!atomic_load(&vs_remote_count))
 		return;
 	if (!due || due <= now || changed) {
 		shlock_take(&vs_fds_lock, -1, false);
-		for (v = vs_live_head; v; v = v->live_next)
-			flying |= look(v, now);
+		for (v = vs_live_head; v && i < cursor + PORTION; v = v->live_next)
+			if (i++ >= cursor)
+				flying |= look(v, now);
 		shlock_drop(&vs_fds_lock);
-		changed = false;
-		tick = flying ? TICK_MIN : tick * 2 > TICK_MAX ? TICK_MAX : tick * 2;
-		due = now + tick;
+		cursor = v ? i : 0;
+		if (!cursor) {
+			changed = false;
+			tick = flying ? TICK_MIN : tick * 2 > TICK_MAX ? TICK_MAX : tick * 2;
+			flying = false;
+		}
+		due = now + (cursor ? MS : tick);
 	}
 	if (!*next || due < *next)
 		*next = due;

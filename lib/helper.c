@@ -365,9 +365,9 @@ static bool open_rendezvous(void)
 	sys_unlink(a.sun_path);		/* same pid and start time: left by nobody alive */
 	helper_ep = helper_keep(sys_epoll_create1(EPOLL_CLOEXEC));
 	listen_fd = helper_keep(sys_seqpacket());
-	return helper_ep >= 0 && listen_fd >= 0 &&
-	    sys_bind(listen_fd, (struct sockaddr *)&a, sizeof(a)) == 0 &&
-	    sys_chmod(a.sun_path, 0600) == 0 && sys_listen(listen_fd, 4096) == 0 &&
+	/* The mode before the name: a path could be exchanged in between. */
+	return helper_ep >= 0 && listen_fd >= 0 && sys_fchmod(listen_fd, 0600) == 0 &&
+	    sys_bind(listen_fd, (struct sockaddr *)&a, sizeof(a)) == 0 && sys_listen(listen_fd, 4096) == 0 &&
 	    watch(wake_fd, &wake_fd) && watch(listen_fd, &listen_fd) && watch(xfer_hlp, &xfer_hlp);
 }
 

@@ -521,9 +521,9 @@ int sys_unlink(const char *path)
 	return unlink(path);
 }
 
-int sys_chmod(const char *path, unsigned int mode)
+int sys_fchmod(int fd, unsigned int mode)
 {
-	return chmod(path, mode);
+	return fchmod(fd, mode);
 }
 
 int sys_open_ro(const char *path)

@@ -83,7 +83,7 @@ int sys_lstat(const char *path, struct stat *st);
 int sys_symlink(const char *to, const char *path);
 ssize_t sys_readlink(const char *path, char *buf, size_t n);
 int sys_unlink(const char *path);
-int sys_chmod(const char *path, unsigned int mode);
+int sys_fchmod(int fd, unsigned int mode);
 int sys_open_ro(const char *path);
 /* Calls fn with every name in the directory, at most `max` of them. */
 void sys_list_dir(const char *path, int max, void (*fn)(const char *name));

@@ -83,15 +83,16 @@ int vs_shutdown(struct vsock *v, int fd, int how)
 		e = errno;
 		lr = shlock_take(&st->tx, 20000000, false);
 		if (lr != SHLOCK_BUSY)
-			vs_announce_fin(v, false);
+			vs_announce_fin(v, how == SHUT_RDWR && !(atomic_load(&st->phase) & (PH_MEND | PH_UNSENT)));
 		if (lr == SHLOCK_OK || lr == SHLOCK_DIED)
 			shlock_drop(&st->tx);
 		errno = e;
 		return r;
 	}
 	st->shut_wr = 1;
-	vs_announce_fin(v, false);
 	ph = atomic_load(&st->phase);
+	/* Whoever sends to us from now on gets a reset: that is the kernel's word, as after a close. */
+	vs_announce_fin(v, how == SHUT_RDWR && !(ph & (PH_MEND | PH_UNSENT)));
 	/* While the link is mended the FIN follows the last byte (vs_flush_locked). */
 	if (!(ph & (PH_MEND | PH_UNSENT)) || ph & PH_NOREP) {
 		vs_install();

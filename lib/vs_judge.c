@@ -67,7 +67,7 @@ bool vs_judge_rx(struct vsock *v, int fd, ssize_t r, int err)
 	if (r == 0)
 		end = st->shut_rd || vs_peer_closed(v, st) || vs_fin_announced(v, st, fd);
 	else
-		end = vs_peer_closed(v, st);
+		end = vs_peer_closed(v, st) || (st->shut_rd && st->shut_wr);
 	shlock_drop(&st->mx);
 	if (end)
 		return false;
@@ -148,7 +148,7 @@ bool vs_ready_trouble(struct vsock *v, uint32_t events)
 		return true;
 	events = (uint32_t)p.revents;
 	shlock_take(&st->mx, -1, false);
-	end = vs_peer_closed(v, st);
+	end = vs_peer_closed(v, st) || (st->shut_rd && st->shut_wr);
 	/* Only our side's or the peer's announced end shows as HUP or RDHUP without an error. */
 	if (!end && !(events & EPOLLERR))
 		end = st->shut_rd || vs_fin_announced(v, st, fd);

@@ -122,6 +122,7 @@ struct vsock *vs_new(int fd, int family, enum vs_kind kind)
 	v->orphan = false;
 	v->parked = NULL;
 	v->owned = 0;
+	v->far_counted = false;
 	atomic_store(&v->mode, VS_PLAIN);
 	fdtab_set(fd, (uintptr_t)v);
 	return v;
@@ -435,8 +436,12 @@ void vs_set_remote(struct vsock *v)
 {
 	struct vstate *st = atomic_load(&v->st);
 
-	if (!atomic_exchange(&st->remote, 1))
+	atomic_store(&st->remote, 1);
+	/* Counted by each process for itself. */
+	if (!v->far_counted) {
+		v->far_counted = true;
 		atomic_fetch_add(&vs_remote_count, 1);
+	}
 }
 
 /* True when no other living process holds the connection. */
@@ -472,8 +477,9 @@ static void unlive(struct vsock *v)
 	if (v->live_next)
 		v->live_next->live_prev = v->live_prev;
 	atomic_fetch_sub(&vs_live_count, 1);
-	if (atomic_load(&st->remote))
+	if (v->far_counted)
 		atomic_fetch_sub(&vs_remote_count, 1);
+	v->far_counted = false;
 }
 
 void vs_end(struct vsock *v)

@@ -189,6 +189,7 @@ struct vsock {
 	_Atomic(struct vsock *) qnext;
 	struct vsock *live_next, *live_prev, *gid_next;
 	struct mend *mend;
+	bool far_counted;			/* in vs_remote_count */
 	uint32_t owned;				/* the connection to the agent that knows of it */
 	struct parked *parked;			/* what it goes on from, until the helper has taken it */
 	bool orphan;				/* closed by the application, not yet delivered */
