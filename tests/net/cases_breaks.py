@@ -42,7 +42,8 @@ def kinds(lab):
         "other addresses at both": Break(lambda: (new_address(a), new_address(b)),
                                          dead=False),
         "an address goes, another comes later": Break(
-            lambda: a.ip(f"addr del {a.addr}/24 dev eth0"),
+            # also that of IPv6, or the streams go on over it at once
+            lambda: a.ip(f"addr del {a.addr}/24 dev eth0", f"addr del {a.addr6}/64 dev eth0"),
             lambda: a.ip(f"addr add 10.0.{a.number}.78/24 dev eth0",
                          f"route replace default via {a.gate}")),
         "silence": Break(lambda: r.drop(a, b), r.open),

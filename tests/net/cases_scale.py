@@ -6,6 +6,7 @@ are those that the project has set itself.
 import json
 import os
 import random
+import resource
 import subprocess
 import time
 
@@ -13,7 +14,7 @@ import agents
 import walkers
 from cases_breaks import INSTANT_MS
 from cases_lab import with_lab
-from harness import Fail, wait_for
+from harness import Fail, Skip, wait_for
 
 STALL_MS = 50           # median, after the network is usable again, plus a round trip
 PER_CONNECTION = 8192   # bytes of user memory in the application
@@ -178,41 +179,52 @@ def thousand(case, lab, count, mode, connections):
                f"the median stall is over {STALL_MS} ms")
 
 
-def idle(case, lab, count):
-    """Memory of idle connections: application and agent, less what they have without."""
-    def measure(roam):
-        how = dict(roam=roam, nofile=3 * count + 1000, sampled=False,
-                   env=case.environ(ROAM_LOG="info" if roam else None))
-        s = walkers.server(lab, lab.B, port=4000 + roam, **how)
-        before = s.proc.memory(), lab.B.agent.proc.memory()
-        c = walkers.client(lab, lab.A, s, connections=count, args=["-p", 100, "-w", 50],
-                           chunk=64, **how)
-        c.proc.expect(rf"^quiet {count}", 400)
-        if roam:
-            c.wait_upgraded(count, 60)
-            s.wait_upgraded(count, 60)
-        # What is warm from the ramp cools down: wait until it stands still.
-        last = [0]
+def files(count):
+    """Room for that many connections, as far as this host allows it."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard != resource.RLIM_INFINITY and hard < count + 200:
+        raise Skip(f"at most {hard} descriptors a process")
+    return min(hard, 2 * count + 1000) if hard != resource.RLIM_INFINITY else 2 * count + 1000
 
-        def still():
-            now = s.proc.memory(), lab.B.agent.proc.memory()
-            same = abs(sum(now) - last[0]) < 65536
-            last[0] = sum(now)
-            return same
-        rest(2)
-        wait_for(lambda: rest(0.5) or still(), 30, "the memory to stand still")
-        now = s.proc.memory(), lab.B.agent.proc.memory()
-        out = [(n - b) / count for n, b in zip(now, before)]
-        walkers.verdict(case, c, s, 120)
-        return out
-    agents.start_agents(lab, how=dict(nofile=3 * count + 1000))
-    plain = measure(False)
-    app, agent = measure(True)
-    print(f"# application {app:.0f} bytes each ({plain[0]:.0f} of them its own), "
-          f"agent {agent:.0f}", flush=True)
-    app -= plain[0]
-    case.note(f"{count} idle connections: {app:.0f} bytes each in the application, "
-              f"{agent:.0f} in the agent, {app + agent:.0f} together")
+
+def idle_memory(case, lab, count, roam):
+    """Bytes that `count` idle connections take: (application, agent, persistent ones)."""
+    how = dict(roam=roam, nofile=files(count), sampled=False)
+    s = walkers.server(lab, lab.B, port=4000 + roam, **how)
+    watched = s.proc, lab.B.agent.proc
+    before = [p.memory() for p in watched]
+    c = walkers.client(lab, lab.A, s, connections=count, args=["-p", 200, "-w", 50],
+                       chunk=64, **how)
+    c.proc.expect(rf"^quiet {count}", 500)
+    last = [0]
+
+    def still():
+        """What is warm from the ramp cools down: until it stands still."""
+        now = sum(p.memory() for p in watched)
+        same = abs(now - last[0]) < 65536
+        last[0] = now
+        rest(0 if same else 1)
+        return same
+    rest(2)
+    wait_for(still, 60, "the memory to stand still")
+    after = [p.memory() for p in watched]
+    live = s.upgraded()
+    walkers.verdict(case, c, s, 120)
+    s.proc.stop()
+    return after[0] - before[0], after[1] - before[1], live
+
+
+def idle(case, lab, count):
+    """Memory of idle connections: application and agent, less what a plain one takes.
+
+    A connection that was quiet before its offer was seen stays plain: lazy."""
+    agents.start_agents(lab, how=dict(nofile=files(count)))
+    own = idle_memory(case, lab, count, False)[0] / count
+    app, agent, live = idle_memory(case, lab, count, True)
+    case.check(live >= count * 0.9, f"only {live} of {count} are persistent")
+    app, agent = (app - own * count) / live, agent / live
+    case.note(f"{live} of {count} persistent and idle: {app:.0f} bytes each in the application "
+              f"(besides its own {own:.0f}), {agent:.0f} in the agent, {app + agent:.0f} together")
     case.check(app <= PER_CONNECTION, f"over {PER_CONNECTION} in the application")
     case.check(app + agent <= TOGETHER, f"over {TOGETHER} together")
 
