@@ -5,9 +5,11 @@
 #include <fcntl.h>
 #include <linux/close_range.h>
 #include <linux/futex.h>
+#include <linux/membarrier.h>
 #include <linux/sockios.h>
 #include <linux/time_types.h>
 #include <netinet/in.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -353,6 +355,35 @@ void sys_futex_wake(_Atomic uint32_t *w, int n)
 
 	raw(SYS_futex, (long)w, FUTEX_WAKE, n, 0, 0, 0);
 	errno = e;
+}
+
+int sys_cpu(void)
+{
+	return sched_getcpu();		/* libc keeps it in rseq: no system call */
+}
+
+int sys_cpus(void)
+{
+	cpu_set_t set;
+
+	if (sched_getaffinity(0, sizeof(set), &set) < 0)
+		return 1024;		/* more CPUs than the set holds */
+	return CPU_COUNT(&set);
+}
+
+void sys_yield(void)
+{
+	sched_yield();
+}
+
+int sys_barrier_join(void)
+{
+	return raw(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0, 0, 0, 0) < 0 ? -1 : 0;
+}
+
+int sys_barrier(void)
+{
+	return raw(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0, 0, 0, 0) < 0 ? -1 : 0;
 }
 
 int sys_outq(int fd)

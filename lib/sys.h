@@ -61,6 +61,15 @@ bool sys_signals_restart(void);
  */
 int sys_futex_wait(_Atomic uint32_t *w, uint32_t val, int64_t tmo_ns);
 void sys_futex_wake(_Atomic uint32_t *w, int n);
+int sys_cpu(void);				/* where we run now, -1 unknown */
+int sys_cpus(void);				/* on how many this thread may run */
+void sys_yield(void);
+/*
+ * A full barrier on every CPU that runs a process which has joined; then those
+ * need none of their own.  join: 0 or -1, once a process.
+ */
+int sys_barrier_join(void);
+int sys_barrier(void);				/* 0 or -1 */
 
 /* Sockets. */
 int sys_outq(int fd);				/* unacknowledged bytes, -1 */
