@@ -9,6 +9,8 @@
 #include <sodium.h>
 #include <string.h>
 
+#define CHILD_S 3
+
 static struct timer sweep;
 static bool ending;
 
@@ -352,6 +354,16 @@ void ends_release(struct proc *p, const struct msg *m)
 	enum end_state to = m->reason == REASON_FROZEN ? END_FROZEN : m->reason == REASON_PARKED ? END_PARKED :
 			    END_GONE;
 
+	/*
+	 * Not its any more, perhaps a forked child's that has not come to us yet: it
+	 * will when its link breaks.
+	 */
+	if (e && m->reason == REASON_NONE) {
+		if (gid_release(ag.gids, e, role, p->id, END_FROZEN, REASON_FROZEN, ends_now()) &&
+		    e->end[role].state == END_FROZEN)
+			e->end[role].expires = ends_now() + CHILD_S;
+		return;
+	}
 	/* Who does not hold it has nothing to say. */
 	if (e && m->epoch == e->end[role].epoch)
 		gid_release(ag.gids, e, role, p->id, to, (uint8_t)m->reason, ends_now());

@@ -253,7 +253,7 @@ void chan_close_all(void)
 	struct chan *c;
 
 	for (c = chans; c; c = c->next)
-		chan_close(c);
+		chan_end(c);
 }
 
 void chan_fork_child(void)

@@ -102,21 +102,22 @@ bool inband_expect(struct inband *b, size_t message, uint64_t unread)
 enum inband_result inband_pump(struct inband *b, const uint8_t *key, struct msg *m)
 {
 	enum wire_error we;
+	bool writable;
 	size_t len;
 	int r;
 
-	if (!write_some(b))
-		return INBAND_DEAD;
+	/* The other side may have answered and closed before it had read all: the answer is still there. */
+	writable = write_some(b);
 	if (!b->is_body) {
 		r = read_to(b, b->in, &b->nin, 8);
 		if (r <= 0)
-			return r < 0 ? INBAND_DEAD : INBAND_WAIT;
+			return r < 0 || !writable ? INBAND_DEAD : INBAND_WAIT;
 		len = (size_t)b->in[6] | (size_t)b->in[7] << 8;
 		if (len < 8 || len > WIRE_MAX)
 			return INBAND_DEAD;
 		r = read_to(b, b->in, &b->nin, len);
 		if (r <= 0)
-			return r < 0 ? INBAND_DEAD : INBAND_WAIT;
+			return r < 0 || !writable ? INBAND_DEAD : INBAND_WAIT;
 		/* Checked before a byte behind it is believed. */
 		we = wire_decode(m, key, b->in, b->nin);
 		if (we != WIRE_OK) {
@@ -128,7 +129,7 @@ enum inband_result inband_pump(struct inband *b, const uint8_t *key, struct msg 
 	}
 	r = read_body(b);
 	if (r <= 0)
-		return r < 0 ? INBAND_DEAD : INBAND_WAIT;
+		return r < 0 || !writable ? INBAND_DEAD : INBAND_WAIT;
 	b->is_body = false;
 	if (b->nin && wire_decode(m, key, b->in, b->nin) != WIRE_OK)
 		return INBAND_DEAD;
