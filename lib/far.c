@@ -13,12 +13,22 @@
  * resume, so this may be early.
  */
 #define SILENT_RTX 2
+#define SILENT_MS 300u		/* one, and nothing heard for so long */
+/*
+ * The network has changed, and for longer than an acknowledgement can be delayed
+ * (40 ms) there was none: the kernel would wait for its timer (200 ms and more).
+ */
+#define CHANGED_MS 50u
 
 /* So many at a time: close and dup wait for the lock. */
 #define PORTION 256u
 
-static uint64_t due, tick = TICK_MIN;
-static bool changed;
+/* After a change of the network it is looked at for a while: so long can an acknowledgement take. */
+#define CHANGED_NS (150u * MS)
+#define TICK_CHANGED (25u * MS)
+
+static uint64_t due, tick = TICK_MIN, changed_until;
+static bool changed, fresh;
 
 /* True: bytes are under way. */
 static bool look(struct vsock *v, uint64_t now)
@@ -36,7 +46,9 @@ static bool look(struct vsock *v, uint64_t now)
 	if (fd >= 0 && sys_sock_ino(fd) == st->link_ino && link_silence(fd, &s) == 0) {
 		flying = s.unacked;
 		if (s.state == LINK_ESTABLISHED || s.state == LINK_CLOSE_WAIT || s.state == LINK_FIN_WAIT1) {
-			if (s.retransmits >= SILENT_RTX || (changed && s.retransmits))
+			if (s.retransmits >= SILENT_RTX || (changed && s.retransmits) ||
+			    (s.retransmits && s.quiet_ms > SILENT_MS + 4 * s.rtt_ms) ||
+			    (changed && s.unacked && s.quiet_ms > CHANGED_MS + 4 * s.rtt_ms))
 				vs_break(v, 0, "silent");
 			else if (changed && !link_addr_here(fd))
 				vs_break(v, 0, "address gone");
@@ -60,7 +72,7 @@ void far_watch(uint64_t now, uint64_t *next)
 
 	if (!atomic_load(&vs_remote_count))
 		return;
-	if (!due || due <= now || changed) {
+	if (!due || due <= now || fresh) {
 		shlock_take(&vs_fds_lock, -1, false);
 		for (v = vs_live_head; v && i < cursor + PORTION; v = v->live_next)
 			if (i++ >= cursor)
@@ -68,8 +80,9 @@ void far_watch(uint64_t now, uint64_t *next)
 		shlock_drop(&vs_fds_lock);
 		cursor = v ? i : 0;
 		if (!cursor) {
-			changed = false;
-			tick = flying ? TICK_MIN : tick * 2 > TICK_MAX ? TICK_MAX : tick * 2;
+			fresh = false;
+			changed = now < changed_until;
+			tick = changed ? TICK_CHANGED : flying ? TICK_MIN : tick * 2 > TICK_MAX ? TICK_MAX : tick * 2;
 			flying = false;
 		}
 		due = now + (cursor ? MS : tick);
@@ -80,5 +93,6 @@ void far_watch(uint64_t now, uint64_t *next)
 
 void far_netchange(void)
 {
-	changed = true;
+	changed = fresh = true;
+	changed_until = sys_now_ns() + CHANGED_NS;
 }

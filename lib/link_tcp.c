@@ -57,6 +57,8 @@ int link_silence(int fd, struct link_silence *s)
 	s->retransmits = !ti.tcpi_unacked ? ti.tcpi_probes :
 		ti.tcpi_retransmits > ti.tcpi_backoff ? ti.tcpi_retransmits : ti.tcpi_backoff;
 	s->state = ti.tcpi_state;
+	s->quiet_ms = ti.tcpi_last_ack_recv;
+	s->rtt_ms = ti.tcpi_rtt / 1000;
 	return 0;
 }
 

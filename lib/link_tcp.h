@@ -29,6 +29,7 @@ struct link_silence {
 	uint32_t unacked;	/* segments under way */
 	uint32_t retransmits;	/* of the oldest, without an answer */
 	uint8_t state;
+	uint32_t quiet_ms, rtt_ms;	/* since the last acknowledgement; as measured */
 };
 int link_silence(int fd, struct link_silence *s);	/* 0 or -1/errno */
 /* Is the socket's own address still one of this host's? */
