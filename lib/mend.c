@@ -174,6 +174,7 @@ void mend_give_up(struct mend *m, uint32_t reason, int err)
 	if (m->shut) {
 		/* Told once: what the kernel still holds, or else our own. */
 		sys_getsockopt(mend_own_fd(m), SOL_SOCKET, SO_ERROR, &own, &l);
+		atomic_store(&st->silent_end, !own && !err);
 		if (own || err)
 			atomic_compare_exchange_strong(&st->pending_err, &zero, own ? own : err);
 	}

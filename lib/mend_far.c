@@ -393,7 +393,12 @@ static void pump_ask(struct mend *m)
 		/* Said without a key: the agents are asked before it is believed, if there is one to ask. */
 		log_debug("resume: refused by the other agent: %s", reason_word(in.reason));
 		if (agent_up()) {
-			again(m);
+			ho_ask_failed(&st->ho);
+			/* Its agent never heard of it, and the kernel has seen its end: it was hardly there. */
+			if (in.reason == REASON_UNKNOWN && fin_seen(m))
+				lost(m, true);
+			else
+				mend_again(m, 0);
 			return;
 		}
 		ho_ask_failed(&st->ho);

@@ -107,6 +107,9 @@ int vs_shutdown(struct vsock *v, int fd, int how)
 		vs_break(v, ECONNRESET, "shutdown");
 		r = 0;
 	}
+	/* To the application the stream has ended, no more: the socket was shut by the mending. */
+	if (r < 0 && e == ENOTCONN && ph & PH_NOREP && atomic_load(&st->silent_end))
+		r = 0;
 	errno = e;
 	return r;
 }

@@ -133,6 +133,7 @@ struct vstate {
 	uint64_t live_ns, resent, stall_ns, stall_max_ns;
 	/* The other end is on another host, or was: the two meet through their agents. */
 	_Atomic uint8_t remote;
+	_Atomic bool silent_end;	/* ended in good order, but it was us who shut the socket */
 	_Atomic bool broke_end;		/* the link ended without an error: perhaps in good order */
 	bool moved;			/* we were elsewhere before, and the agents do not know yet */
 	struct place where;		/* the other end's agent, last known */

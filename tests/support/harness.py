@@ -199,7 +199,7 @@ class Case:
     def environ(self, roam_dir=None, **changes):
         env = {k: v for k, v in os.environ.items() if not k.startswith("ROAM")}
         env["ROAM_DIR"] = roam_dir or self.roam_dir
-        env["ROAM_LOG"] = os.environ.get("RLOG", "info")
+        env["ROAM_LOG"] = "info"
         for k, v in changes.items():
             if v is None:
                 env.pop(k, None)
