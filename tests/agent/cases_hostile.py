@@ -261,7 +261,7 @@ def random_messages(case):
     p.close()
     t.unharmed()
     # images that were taken are parked; nothing else is left
-    wait_for(lambda: t.b.proc.fds() - t.b.stats()["parked"] == fds, 3, "its descriptors to go")
+    wait_for(lambda: t.b.proc.fds() - t.b.stats()["parked"] == fds, 15, "its descriptors to go")
 
 
 def descriptors(case):

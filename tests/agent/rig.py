@@ -196,7 +196,14 @@ class Agent:
         return os.path.join(self.dir, found[0])
 
     def markers(self, kind):
-        return {n: os.readlink(os.path.join(self.dir, n)) for n in os.listdir(self.dir) if n.startswith(kind + ".")}
+        found = {}
+        for n in os.listdir(self.dir):
+            if n.startswith(kind + "."):
+                try:
+                    found[n] = os.readlink(os.path.join(self.dir, n))
+                except FileNotFoundError:
+                    pass        # removed between the two calls
+        return found
 
     def knows(self, other):
         """Waits until this agent has a session with the other."""
