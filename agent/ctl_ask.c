@@ -248,6 +248,11 @@ void ctl_free(struct answer *a)
 
 int ctl_refused(const char *what, uint32_t reason)
 {
-	fprintf(stderr, "roamctl: %s: refused, %s: %s\n", what, reason_word(reason), reason_text(reason));
+	/* Of a process this reason means less than its general text says. */
+	if (reason == REASON_NOPEER)
+		fprintf(stderr, "roamctl: %s: refused, no-peer: the process is not registered with this agent: it is not re-linked, had no "
+			"connection worth it so far, or has just been thawed and is back in a moment\n", what);
+	else
+		fprintf(stderr, "roamctl: %s: refused, %s: %s\n", what, reason_word(reason), reason_text(reason));
 	return EXIT_REFUSED;
 }
