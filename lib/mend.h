@@ -17,7 +17,7 @@ void mend_proc_add(struct vsock *v);		/* tells the peer that this process speaks
 void mend_fork_child(void);
 void mend_table_gone(void);	/* the helper's descriptors are void, and no longer its to close */
 
-/* What the agent says (agent.c). */
+/* What the agent says (mend_where.c, mend_far.c). */
 void mend_agent_up(void);
 void mend_refused(const struct msg *m);
 void mend_location(const struct msg *m);

@@ -108,8 +108,15 @@ struct vsock *mend_live_by_gid(const uint8_t *gid, enum ho_role role);
 /* The link was not broken after all: its end was announced just now. */
 void mend_cancel(struct mend *m);
 
-/* mend_far.c */
+/* mend_where.c */
 void mend_query(struct mend *m);
+bool mend_fin_seen(struct mend *m);		/* on the link being left */
+int mend_last_word(struct mend *m);		/* errno for the program when the other end is no more */
+/* Nobody who was asked knows it (sure), or nobody can be asked. */
+void mend_lost(struct mend *m, bool sure);
+
+/* mend_far.c */
+void mend_connect(struct mend *m);		/* to the agent where the other end is */
 void mend_far_stop(struct mend *m);		/* leaves M_CONFIRM, one way or the other */
 void mend_far_step(struct mend *m);		/* M_QUERY, M_CONNECT, M_ASKED, M_CONFIRM are due */
 void mend_ask_far(struct mend *m);
