@@ -260,8 +260,8 @@ def random_messages(case):
             t.unharmed()
     p.close()
     t.unharmed()
-    # images that were taken are parked; nothing else is left
-    wait_for(lambda: t.b.proc.fds() - t.b.stats()["parked"] == fds, 15, "its descriptors to go")
+    # images that were taken are parked; a query for an end nobody knows keeps dialling for hold-seconds (60)
+    wait_for(lambda: t.b.proc.fds() - t.b.stats()["parked"] == fds, 80, "its descriptors to go")
 
 
 def descriptors(case):
@@ -354,7 +354,7 @@ CASES = [
     ("garbage of a process", 30, local_garbage),
     ("another user", 30, other_user),
     ("floods and limits", 40, floods),
-    ("random messages of a process", 60, random_messages),
+    ("random messages of a process", 150, random_messages),
     ("no descriptors left", 30, descriptors),
     ("a full disk", 30, disk),
     ("what keeps it from starting", 30, starts),
