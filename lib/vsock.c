@@ -657,6 +657,11 @@ void vs_exec(bool before)
 /* The other threads, and what they and the helper were doing, are the parent's. */
 void vs_fork_plain(struct vsock *v)
 {
+	uint8_t mode = VS_SWITCHING;
+
+	/* The parent's helper was about to upgrade it: here nobody will finish that. */
+	if (atomic_compare_exchange_strong(&v->mode, &mode, VS_PLAIN))
+		atomic_store(&v->phase_ok, 0);
 	atomic_store(&v->want, 0);
 	atomic_store(&v->tx0, 0);
 	atomic_store(&v->pollers, 0);
