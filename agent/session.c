@@ -14,11 +14,6 @@
 
 static struct session *all;
 
-struct session *session_all(void)
-{
-	return all;
-}
-
 void session_place(const struct session *s, struct place *at)
 {
 	memset(at, 0, sizeof(*at));

@@ -58,8 +58,6 @@ void session_expect(struct session *s);
 /* The network changed: ping at once; end it if our address is gone. */
 void session_check(struct session *s);
 void session_pong(struct session *s, const struct msg *m);
-/* All, also dead ones. */
-struct session *session_all(void);
 void session_free_all(void);
 struct place;
 void session_addr(struct session *s, const struct msg *m);	/* ADDR came */

@@ -5,7 +5,6 @@ Everything runs in a private network namespace and a private ROAM_DIR. The
 output is TAP. See --help; the cases are in the modules named in GROUPS.
 """
 import argparse
-import importlib
 import os
 import sys
 
@@ -26,33 +25,20 @@ def options():
     p.add_argument("--breaker", required=True)
     p.add_argument("--breaks", type=int, default=500,
                    help="real breaks in the stress case (%(default)s)")
-    p.add_argument("--seed", type=int, default=None)
-    p.add_argument("--only", default="", help="cases whose name contains this")
-    p.add_argument("--list", action="store_true")
-    p.add_argument("--keep", action="store_true", help="keep the output files")
-    args = p.parse_args()
-    for g in args.groups:
-        if g not in GROUPS:
-            p.error(f"no such group: {g}")
-    return args
+    return harness.parse_run(p, GROUPS)
 
 
 def main():
     args = options()
-    cases = [c for g in args.groups or GROUPS
-             for c in importlib.import_module("cases_" + g).cases(args)
-             if args.only in c[0]]
+    cases = harness.select(args, GROUPS)
     if args.list:
         print("\n".join(name for name, _, _ in cases))
         return 0
     # Ports, rules and broken connections must be our own, also when not root.
     no_netns = harness.enter_netns()
-    seed = args.seed
-    if seed is None:
-        seed = int.from_bytes(os.urandom(4), "big")
-    config = harness.Config(args.breaker, seed, args.keep, no_netns)
+    config = harness.Config(args.breaker, args.seed, args.keep, no_netns)
     config.bin_dir = args.bin_dir
-    print(f"# seed {seed}" + (f"; no namespace: {no_netns}" if no_netns else ""))
+    print(f"# seed {args.seed}" + (f"; no namespace: {no_netns}" if no_netns else ""))
     return harness.run_cases(cases, config)
 
 

@@ -6,7 +6,6 @@ the cases are in the modules named in GROUPS. "scale" takes minutes and runs
 only when it is named.
 """
 import argparse
-import importlib
 import os
 import sys
 
@@ -29,34 +28,21 @@ def options():
                    help="moves and breaks in the scale group (%(default)s)")
     p.add_argument("--idle", type=int, default=10000,
                    help="idle connections in the scale group (%(default)s)")
-    p.add_argument("--seed", type=int, default=None)
-    p.add_argument("--only", default="", help="cases whose name contains this")
-    p.add_argument("--list", action="store_true")
-    p.add_argument("--keep", action="store_true", help="keep the output files")
-    args = p.parse_args()
-    for g in args.groups:
-        if g not in GROUPS:
-            p.error(f"no such group: {g}")
-    return args
+    return harness.parse_run(p, GROUPS)
 
 
 def main():
     args = options()
-    cases = [c for g in args.groups or DEFAULT
-             for c in importlib.import_module("cases_" + g).cases(args)
-             if args.only in c[0]]
+    cases = harness.select(args, DEFAULT)
     if args.list:
         print("\n".join(name for name, _, _ in cases))
         return 0
     no_netns = harness.enter_netns()
     if no_netns:
         return harness.skip_all(no_netns)
-    seed = args.seed
-    if seed is None:
-        seed = int.from_bytes(os.urandom(4), "big")
-    config = harness.Config(None, seed, args.keep)
+    config = harness.Config(None, args.seed, args.keep)
     config.build = os.path.abspath(args.build)
-    print(f"# seed {seed}")
+    print(f"# seed {args.seed}")
     return harness.run_cases(cases, config)
 
 

@@ -5,6 +5,7 @@ for facts (never for time), and raises Fail or Skip. Whatever it leaves behind
 is stopped by process id and removed when it returns.
 """
 import ctypes
+import importlib
 import os
 import re
 import resource
@@ -315,6 +316,28 @@ def _terminate(sig, _frame):
 def _comment(lines):
     for line in lines:
         print("# " + line)
+
+
+def parse_run(parser, groups):
+    """Parses a runner's command line; the options that all runners have are added."""
+    parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--only", default="", help="cases whose name contains this")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--keep", action="store_true", help="keep the output files")
+    args = parser.parse_args()
+    for g in args.groups:
+        if g not in groups:
+            parser.error(f"no such group: {g}")
+    if args.seed is None:
+        args.seed = int.from_bytes(os.urandom(4), "big")
+    return args
+
+
+def select(args, default):
+    """The cases of the groups asked for: from module cases_GROUP each."""
+    return [c for g in args.groups or default
+            for c in importlib.import_module("cases_" + g).cases(args)
+            if args.only in c[0]]
 
 
 def run_cases(cases, config):
