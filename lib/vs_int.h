@@ -17,6 +17,12 @@
 bool vs_link_error(int e);
 bool vs_peer_closed(struct vsock *v, struct vstate *st);
 bool vs_judge_rx(struct vsock *v, int fd, ssize_t r, int err);
+/*
+ * A link that died after all was said: the peer has closed, its last byte was
+ * read, and the error is none that the peer can have meant. It is the end of
+ * the stream. (A reset can be meant: bytes of ours were thrown away unread.)
+ */
+bool vs_clean_end(struct vsock *v, int err);
 bool vs_judge_tx(struct vsock *v, int err);
 bool vs_nonblocking(int fd, int flags);
 /* The end of SO_RCVTIMEO or SO_SNDTIMEO from now, CLOCK_MONOTONIC ns; 0: none. */

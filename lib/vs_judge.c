@@ -47,6 +47,21 @@ bool vs_fin_announced(struct vsock *v, struct vstate *st, int fd)
 	return fin == want || fin + 1 == want;
 }
 
+bool vs_clean_end(struct vsock *v, int err)
+{
+	struct vstate *st = atomic_load(&v->st);
+	struct pair_side *peer;
+	uint64_t fin;
+
+	if (!st || !v->pair || st->shut_rd)
+		return false;
+	peer = &v->pair->side[!st->ho.role];
+	fin = atomic_load(&peer->fin);
+	if (fin >= PAIR_FIN_SOON || (fin - vs_rx_count(v)) & RX_MASK)
+		return false;
+	return err != ECONNRESET || (st->shut_wr && atomic_load(&peer->closed) == PAIR_CLOSED_CLEAN);
+}
+
 /* True: the link is broken (now known as such); false: it is the real end. */
 bool vs_judge_rx(struct vsock *v, int fd, ssize_t r, int err)
 {

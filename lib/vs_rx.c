@@ -100,6 +100,8 @@ static ssize_t rx_post(struct vsock *v, int fd, struct io_op op, ssize_t r)
 			if (op.flags & (MSG_OOB | MSG_ERRQUEUE))
 				return r;
 			if (!vs_judge_rx(v, fd, r, e)) {
+				if (r < 0 && vs_clean_end(v, e))
+					return (ssize_t)done;
 				if (vs_take_pending(v))
 					return -1;
 				/* A socket that we shut says so; to the application it was connected, and has ended. */

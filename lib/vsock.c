@@ -416,6 +416,14 @@ struct vstate *vs_revive(struct vsock *v, int fd, const struct handover *ho, uin
 	return st;
 }
 
+/* The peer's stream has ended, and the application has read all of it. */
+static bool had_all(struct vsock *v, struct vstate *st)
+{
+	uint64_t fin = atomic_load(&v->pair->side[!st->ho.role].fin);
+
+	return fin < PAIR_FIN_SOON && ((fin - vs_rx_count(v)) & RX_MASK) == 0;
+}
+
 void vs_announce_fin(struct vsock *v, bool closed)
 {
 	struct vstate *st = atomic_load(&v->st);
@@ -427,7 +435,7 @@ void vs_announce_fin(struct vsock *v, bool closed)
 	if (atomic_load(&me->fin) >= PAIR_FIN_SOON)
 		atomic_store(&me->fin, st->replay.end);
 	if (closed)
-		atomic_store(&me->closed, 1);
+		atomic_store(&me->closed, had_all(v, st) ? PAIR_CLOSED_CLEAN : PAIR_CLOSED);
 	if (atomic_load(&st->remote) && helper_running())
 		helper_want(v, WANT_NOTICE);
 }
@@ -626,7 +634,7 @@ void vs_demote(struct vsock *v, uint32_t reason)
 	/* We announce no end any more: the other side shall believe its kernel. */
 	shlock_take(&st->mx, -1, false);
 	if (v->pair)
-		atomic_store(&v->pair->side[st->ho.role].closed, 1);
+		atomic_store(&v->pair->side[st->ho.role].closed, PAIR_CLOSED);
 	shlock_drop(&st->mx);
 	vs_phase(st, PH_NOREP, 0);
 	if (atomic_load(&st->remote))

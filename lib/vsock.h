@@ -72,7 +72,7 @@ struct names {			/* what getsockname and getpeername said first */
 
 struct pair_side {
 	_Atomic uint64_t fin;		/* final offset, PAIR_NO_FIN: not ended */
-	_Atomic uint32_t closed;	/* closed, or plain again: believe the kernel */
+	_Atomic uint32_t closed;	/* PAIR_CLOSED...: closed, or plain again: believe the kernel */
 	_Atomic uint32_t forked;	/* others may speak for it soon */
 	_Atomic uint32_t family;	/* 4 or 6: what the end's sockets are */
 	_Atomic uint32_t pad;
@@ -80,6 +80,8 @@ struct pair_side {
 };
 #define PAIR_NO_FIN	UINT64_MAX
 #define PAIR_FIN_SOON	(UINT64_MAX - 1)	/* ended; a sender still counts */
+#define PAIR_CLOSED	1u
+#define PAIR_CLOSED_CLEAN 2u		/* the other stream had ended and was read: no reset is ours */
 #define PAIR_MAGIC	0x726d6131u
 #define PAIR_SIZE	4096u
 struct pair {

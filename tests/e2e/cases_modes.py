@@ -16,8 +16,10 @@ def echo(case, client_mode, server_mode, how):
     s = echo_server(case, mode=server_mode)
     c = echo_client(case, s, mode=client_mode)
     wait_upgraded(c, s.proc)
+    # Killed to the very end: a link that dies after the last byte has ended well.
     # A rule that eats the last FIN leaves the other end waiting, as TCP would.
-    b = case.breaker([s.proc, c], how=how, until=c, count=0 if how == "kill" else 5)
+    b = case.breaker([s.proc, c], how=how, until=c, half_closed=how == "kill",
+                     count=0 if how == "kill" else 5)
     check_echo(case, s, c)
     check_resumed(case, case.breaks_of(b), [s.proc, c], at_least=2)
 
