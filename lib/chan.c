@@ -158,7 +158,7 @@ static void first_msg(struct chan *c, const uint8_t *buf, size_t n, int *fds, in
 void chan_readable(struct chan *c)
 {
 	uint8_t buf[WIRE_MAX + 1];
-	int fds[2] = { -1, -1 }, nfds = 2, i;
+	int fds[3] = { -1, -1, -1 }, nfds = ARRAY_SIZE(fds), i;
 	ssize_t n = sys_recv_fds(c->fd, buf, sizeof(buf), fds, &nfds);
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))

@@ -1,22 +1,12 @@
-#include "ep.h"
+#include "ep_int.h"
 #include "helper.h"
 #include "sys.h"
-#include "vs_io.h"
+#include "vring.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define BUCKETS 64u	/* of registrations by data; only searched when a link breaks */
-
-struct epset {
-	shlock lock;
-	_Atomic uint32_t nfd;		/* descriptors of this set */
-	_Atomic int fd;
-	struct epset *next;
-	uint32_t nbucket, nreg;
-	struct epreg **bucket;
-	int taint;			/* the helper's socket in the kernel's set, -1 */
-};
 
 /* The data of that socket's registration: no application's pointer. */
 static char taint_mark;
@@ -70,14 +60,19 @@ void ep_dup(int ep, int to)
 	fdtab_set(to, (uintptr_t)s | FD_EPSET);
 }
 
-static struct epreg **slot_of(struct epset *s, uint64_t data)
+void ep_lock(struct epset *s)
 {
-	return &s->bucket[(data ^ data >> 17 ^ data >> 33) * 0x9e3779b1u % s->nbucket];
+	lock(s);
 }
 
-static void unlink_set(struct epset *s, struct epreg *r)
+void ep_unlock(struct epset *s)
 {
-	struct epreg **p = slot_of(s, r->data);
+	unlock(s);
+}
+
+void ep_unlink_set(struct epset *s, struct epreg *r)
+{
+	struct epreg **p = ep_slot(s, ep_key(r));
 
 	while (*p && *p != r)
 		p = &(*p)->next_set;
@@ -87,9 +82,9 @@ static void unlink_set(struct epset *s, struct epreg *r)
 	}
 }
 
-static void link_set(struct epset *s, struct epreg *r)
+void ep_link_set(struct epset *s, struct epreg *r)
 {
-	struct epreg **p = slot_of(s, r->data);
+	struct epreg **p = ep_slot(s, ep_key(r));
 
 	r->next_set = *p;
 	*p = r;
@@ -113,7 +108,7 @@ static bool make_room(struct epset *s)
 	for (i = 0; i < n; i++)
 		for (r = old[i]; r; r = next) {
 			next = r->next_set;
-			link_set(s, r);
+			ep_link_set(s, r);
 		}
 	free(old);
 	return true;
@@ -184,6 +179,9 @@ void ep_close(int ep)
 			free(r);
 		}
 	s->nreg = 0;
+	s->hot = NULL;
+	atomic_store(&s->nover, 0);
+	atomic_store(&s->nested, false);
 	if (s->taint >= 0)
 		atomic_fetch_sub(&ep_taints, 1);
 	s->taint = -1;
@@ -213,27 +211,55 @@ static int ctl_out(struct epset *s, struct epreg *r, int op, struct epoll_event 
 		errno = EEXIST;
 		return -1;
 	case EPOLL_CTL_MOD:
-		unlink_set(s, r);
+		ep_unlink_set(s, r);
 		r->events = ev->events;
 		r->data = ev->data.u64;
 		r->rearm = true;
-		link_set(s, r);
+		ep_link_set(s, r);
 		return 0;
 	default:
-		unlink_set(s, r);
+		ep_unlink_set(s, r);
 		unlink_v(r);
 		free(r);
 		return 0;
 	}
 }
 
+/* A registration on a ring: the kernel's is only a waker. 1: not for us to say. */
+static int ctl_ring(struct epset *s, struct epreg *r, int op, struct epoll_event *ev)
+{
+	uint32_t odd = EPOLLEXCLUSIVE;
+
+	if (op == EPOLL_CTL_MOD && ev) {
+		if ((r->events | ev->events) & odd) {
+			errno = EINVAL;
+			return -1;
+		}
+		r->events = ev->events;
+		r->data = ev->data.u64;
+		r->fired = false;
+		ep_over_mod(s, r);
+		return 0;
+	}
+	if (op == EPOLL_CTL_DEL)
+		ep_over_gone(s, r);
+	return 1;
+}
+
 int ep_ctl(int ep, struct epset *s, int op, int fd, struct vsock *v, struct epoll_event *ev)
 {
 	struct epreg *r, *fresh = NULL;
+	struct vring *vr;
 	int ret, e;
 
+	if (unlikely(op == EPOLL_CTL_ADD && atomic_load(&s->nested) && vring_of(v)))
+		vring_leave(v, true);
 	lock(s);
 	r = find(s, v, fd);
+	if (r && r->over && (ret = ctl_ring(s, r, op, ev)) <= 0) {
+		e = errno;
+		goto out;
+	}
 	if (r && r->out && (op == EPOLL_CTL_ADD || op == EPOLL_CTL_DEL || (op == EPOLL_CTL_MOD && ev))) {
 		ret = ctl_out(s, r, op, ev);
 		e = errno;
@@ -248,27 +274,34 @@ int ep_ctl(int ep, struct epset *s, int op, int fd, struct vsock *v, struct epol
 		goto out;
 	}
 	if (op == EPOLL_CTL_DEL && r) {
-		unlink_set(s, r);
+		ep_unlink_set(s, r);
 		unlink_v(r);
 		free(r);
 	} else if (op == EPOLL_CTL_MOD && r) {
-		unlink_set(s, r);
+		ep_unlink_set(s, r);
 		r->events = ev->events;
 		r->data = ev->data.u64;
-		link_set(s, r);
+		ep_link_set(s, r);
 	} else if (op == EPOLL_CTL_ADD && r) {
 		/* The kernel knew better: a closed duplicate's record. */
 		r->events = ev->events;
 	} else if (op == EPOLL_CTL_ADD && fresh) {
 		*fresh = (struct epreg){ .set = s, .v = v, .fd = fd, .events = ev->events,
 					 .data = ev->data.u64 };
-		link_set(s, fresh);
+		ep_link_set(s, fresh);
 		link_v(fresh);
 		/* On a dead socket, which takes its registrations with it: put back with the others. */
 		if (take_out(fresh)) {
 			fresh->rearm = true;
 			taint(s, ep);
 			sys_epoll_ctl(ep, EPOLL_CTL_DEL, fd, NULL);
+		} else {
+			vr = vring_of(v);
+			if (vr) {
+				/* The kernel has checked the call; now it is put there our way. */
+				sys_epoll_ctl(ep, EPOLL_CTL_DEL, fd, NULL);
+				ep_over_add(s, fresh);
+			}
 		}
 	} else if (op == EPOLL_CTL_ADD) {
 		v->never = REASON_MEMORY;	/* we could not put it back after a break */
@@ -287,7 +320,7 @@ static void rearm(struct epset *s, struct vsock *v, uint64_t data)
 	struct epreg *r;
 
 	lock(s);
-	for (r = s->nbucket ? *slot_of(s, data) : NULL; r; r = r->next_set)
+	for (r = s->nbucket ? *ep_slot(s, data) : NULL; r; r = r->next_set)
 		if (r->v == v && r->data == data && r->events & EPOLLONESHOT) {
 			struct epoll_event ev = { .events = r->events, .data.u64 = r->data };
 
@@ -308,7 +341,7 @@ static bool kept_back(struct epset *s, const struct epoll_event *ev)
 
 	lock(s);
 	if (s->nbucket)
-		for (r = *slot_of(s, ev->data.u64); r; r = r->next_set)
+		for (r = *ep_slot(s, ev->data.u64); r; r = r->next_set)
 			if (r->data == ev->data.u64 && n < ARRAY_SIZE(broken) &&
 			    atomic_load(&r->v->mode) == VS_LIVE) {
 				broken[n++] = r->v;
@@ -332,6 +365,8 @@ int ep_filter(int ep, struct epset *s, struct epoll_event *ev, int n)
 			vs_install();
 			continue;
 		}
+		if (unlikely(atomic_load_explicit(&s->nover, memory_order_relaxed)) && ep_woken(s, &ev[i]))
+			continue;
 		if (unlikely(ev[i].events & TROUBLE) && kept_back(s, &ev[i]))
 			continue;
 		if (k != i)
@@ -425,7 +460,9 @@ void ep_detach(struct vsock *v)
 		if (!r)
 			continue;
 		ep = atomic_load(&s->fd);
-		if (r->events & EPOLLONESHOT && !r->rearm)
+		if (r->over)
+			r->rearm |= !r->fired;
+		else if (r->events & EPOLLONESHOT && !r->rearm)
 			r->rearm = !disarmed(ep, r->fd);
 		/* Mended meanwhile: it is the new link's registration, and nobody would put it back. */
 		if (!take_out(r)) {
@@ -433,6 +470,7 @@ void ep_detach(struct vsock *v)
 			unlock(s);
 			return;
 		}
+		ep_over_gone(s, r);
 		taint(s, ep);
 		sys_epoll_ctl(ep, EPOLL_CTL_DEL, r->fd, NULL);
 	}
@@ -454,6 +492,12 @@ void ep_attach(struct vsock *v)
 		if (take_out(r)) {
 			unlock(s);
 			return;
+		}
+		r->fired = r->events & EPOLLONESHOT && !r->rearm;
+		if (vring_of(v)) {
+			r->rearm = false;
+			ep_over_add(s, r);
+			continue;
 		}
 		ev = (struct epoll_event){ .events = r->events, .data.u64 = r->data };
 		if (r->events & EPOLLONESHOT && !r->rearm)
@@ -487,10 +531,95 @@ void ep_forget(struct vsock *v)
 		st = atomic_load(&v->st);
 		if (!r->out && st && !atomic_load(&st->shared) && atomic_load(&v->fd) == r->fd)
 			sys_epoll_ctl(atomic_load(&s->fd), EPOLL_CTL_DEL, r->fd, NULL);
-		unlink_set(s, r);
+		ep_over_gone(s, r);
+		ep_unlink_set(s, r);
 		unlock(s);
 		free(r);
 	}
+}
+
+struct epreg *ep_next_over(struct vsock *v, struct epset **set)
+{
+	struct epset *s;
+	struct epreg *r;
+
+	for (;;) {
+		shlock_take(&regs_lock, -1, false);
+		for (r = v->regs; r && (!r->over || r->hot); r = r->next_v)
+			;
+		s = r ? r->set : NULL;
+		shlock_drop(&regs_lock);
+		if (!s)
+			return NULL;
+		lock(s);
+		shlock_take(&regs_lock, -1, false);
+		for (r = v->regs; r && (r->set != s || !r->over || r->hot); r = r->next_v)
+			;
+		shlock_drop(&regs_lock);
+		if (r) {
+			*set = s;
+			return r;
+		}
+		unlock(s);
+	}
+}
+
+void ep_pass(struct vsock *v)
+{
+	struct epset *s[16];
+	struct epreg *r;
+	unsigned int n = 0, i;
+
+	shlock_take(&regs_lock, -1, false);
+	for (r = v->regs; r && n < ARRAY_SIZE(s); r = r->next_v)
+		s[n++] = r->set;
+	shlock_drop(&regs_lock);
+	for (i = 0; i < n; i++) {
+		lock(s[i]);
+		unlock(s[i]);
+	}
+}
+
+bool ep_is_nested(const struct epset *s)
+{
+	return atomic_load_explicit(&s->nested, memory_order_relaxed);
+}
+
+bool ep_nested(struct vsock *v)
+{
+	struct epreg *r;
+	bool yes = false;
+
+	shlock_take(&regs_lock, -1, false);
+	for (r = v->regs; r && !yes; r = r->next_v)
+		yes = atomic_load(&r->set->nested);
+	shlock_drop(&regs_lock);
+	return yes;
+}
+
+/* Whoever waits for the set sees only what the kernel has: its sockets are to be the kernel's. */
+void ep_nest(struct epset *s)
+{
+	struct vsock *v;
+	struct epreg *r;
+	uint32_t i;
+
+	atomic_store(&s->nested, true);
+	while (atomic_load(&s->nover)) {
+		v = NULL;
+		lock(s);
+		for (i = 0; i < s->nbucket && !v; i++)
+			for (r = s->bucket[i]; r && !v; r = r->next_set)
+				v = r->over ? r->v : NULL;
+		unlock(s);
+		if (!v || !vring_leave(v, true))
+			break;
+	}
+}
+
+bool ep_has_rings(const struct epset *s)
+{
+	return atomic_load_explicit(&s->nover, memory_order_relaxed);
 }
 
 void ep_fork_prepare(void)

@@ -35,6 +35,27 @@ void ep_detach(struct vsock *v);
 void ep_attach(struct vsock *v);
 /* v goes: so do its registrations (the kernel drops its own). */
 void ep_forget(struct vsock *v);
+/*
+ * ---- sockets on rings (ep_ring.c): their readiness is in memory, the kernel's
+ * set only wakes us.
+ */
+bool ep_has_rings(const struct epset *s);
+/* As epoll_pwait2(2), for a set that has some. */
+int ep_wait(int ep, struct epset *s, struct epoll_event *ev, int max, const struct timespec *tmo, const sigset_t *mask);
+/* A send found the ring full: room is to be told. */
+void ep_hot(struct vsock *v);
+/* The kernel's event is of one of them: noted, not the application's to see. */
+bool ep_woken(struct epset *s, const struct epoll_event *ev);
+/* Somebody waits for the set itself (another set, poll): none of its sockets may be on a ring. */
+void ep_nest(struct epset *s);
+bool ep_is_nested(const struct epset *s);
+bool ep_nested(struct vsock *v);		/* is one of v's sets such a one? */
+/* Until every walk through a set that has v, begun before, is over. */
+void ep_pass(struct vsock *v);
+void ep_lock(struct epset *s);
+void ep_unlock(struct epset *s);
+/* The next registration of v on a ring that is not hot, its set locked; NULL: no more. */
+struct epreg *ep_next_over(struct vsock *v, struct epset **set);
 /* fork: no set may be half changed in the child. */
 void ep_fork_prepare(void);
 void ep_fork_done(void);

@@ -8,9 +8,10 @@
 #include "meet.h"
 #include "park.h"
 #include "mend.h"
+#include "peers.h"
 #include "sys.h"
 #include "upgrade.h"
-#include "vs_io.h"
+#include "vring.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -31,6 +32,18 @@ __thread bool roam_in_helper;
 _Atomic uint32_t vs_to_install;
 static uint64_t start_time;
 static _Atomic(struct vsock *) queue;		/* stack of vsocks that want something */
+
+bool helper_own_table(void)
+{
+	return own_table;
+}
+
+bool helper_watch_peer(void *p, int fd)
+{
+	struct epoll_event ev = { .events = EPOLLIN | EPOLLONESHOT, .data.ptr = (void *)((uintptr_t)p | 3) };
+
+	return sys_epoll_ctl(helper_ep, EPOLL_CTL_ADD, fd, &ev) == 0;
+}
 
 uint64_t helper_start_time(void)
 {
@@ -241,6 +254,8 @@ static void *loop(void *arg)
 		chan_sweep(now, &next);
 		reap_timers(now, &next);
 		relax_idle(now, &next);
+		vring_get_ready();
+		vring_timers(now, &next);
 		upgrade_say_withdrawn();
 		agent_timers(now, &next);
 		far_watch(now, &next);
@@ -265,6 +280,8 @@ static void *loop(void *arg)
 				take_given();
 			} else if (ev[i].data.ptr == &listen_fd) {
 				chan_accept(listen_fd);
+			} else if (((uintptr_t)ev[i].data.ptr & 3) == 3) {
+				peers_event((void *)((uintptr_t)ev[i].data.ptr & ~(uintptr_t)3));
 			} else if ((uintptr_t)ev[i].data.ptr & 1) {
 				struct vsock *v = (struct vsock *)((uintptr_t)ev[i].data.ptr & ~(uintptr_t)1);
 
@@ -376,6 +393,7 @@ void helper_close_all(void)
 	struct sockaddr_un a;
 
 	agent_hang_up();
+	peers_close_all();
 	chan_close_all();
 	helper_close(listen_fd);
 	listen_fd = -1;
@@ -409,6 +427,7 @@ void helper_restored(void)
 	mend_table_gone();
 	chan_table_gone();
 	park_table_gone();
+	peers_fork_child();
 	agent_hang_up();
 	own_table = false;
 	helper_ep = listen_fd = pidfd = -1;
@@ -585,6 +604,8 @@ void helper_fork_child(void)
 	freeze_fork_child();
 	park_fork_child();
 	reap_fork_child();
+	vring_fork_child();
+	peers_fork_child();
 	atomic_store(&state, OFF);
 	mend_fork_child();
 	meet_fork_child();

@@ -71,5 +71,9 @@ void helper_unwatch(int fd);
 /* Once; mend_far_event(v) is called. */
 void helper_watch_far(struct vsock *v, int fd, uint32_t events);
 uint64_t helper_start_time(void);
+/* Has it a descriptor table of its own?  Else no rings: their memfds would show in the program's. */
+bool helper_own_table(void);
+/* A process's end shows on its pidfd; peers_event(p) is called. p is aligned to 4. False/errno. */
+bool helper_watch_peer(void *p, int pidfd);
 
 #endif

@@ -3,7 +3,7 @@
 #include "meet.h"
 #include "park.h"
 #include "sys.h"
-#include "vs_io.h"
+#include "vring.h"
 #include <sys/un.h>
 
 #define EXIT_NS UINT64_C(3000000000)
@@ -26,8 +26,10 @@ static void deliver_last(void)
 			struct vstate *st = atomic_load(&v->st);
 			uint32_t ph = atomic_load(&st->phase);
 
-			if (ph & PH_NOREP || !(ph & (PH_MEND | PH_UNSENT)) ||
-			    !vs_last_sharer(v, st) || !replay_used(&st->replay))
+			if (ph & PH_NOREP || !(ph & (PH_MEND | PH_UNSENT)) || !vs_last_sharer(v, st))
+				continue;
+			/* A broken ring may hold some, too. */
+			if (vs_tx_off(st) == st->replay.base)
 				continue;
 			vs_announce_fin(v, false);
 			st->shut_wr = 1;
@@ -78,6 +80,7 @@ void helper_exit(void)
 
 			if (!(atomic_load(&st->phase) & PH_NOREP) && vs_last_sharer(v, st))
 				vs_announce_fin(v, true);
+			vring_end(v, atomic_load(&v->fd));
 			if (v->slot >= 0)
 				atomic_store(&st->slot[v->slot].s.pid, 0);
 		}

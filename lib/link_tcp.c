@@ -253,3 +253,18 @@ ssize_t link_peek(int fd, uint8_t *buf, size_t n)
 {
 	return sys_recv(fd, buf, n, MSG_PEEK | MSG_DONTWAIT);
 }
+
+bool link_nodelay(int fd)
+{
+	int on = 0;
+	socklen_t len = sizeof(on);
+
+	return sys_getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, &len) == 0 && on;
+}
+
+void link_set_nodelay(int fd, bool on)
+{
+	int v = on;
+
+	sys_setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &v, sizeof(v));
+}

@@ -3,6 +3,7 @@
 #include "link_tcp.h"
 #include "listing.h"
 #include "mend_int.h"
+#include "vring.h"
 #include "meet.h"
 #include "sys.h"
 #include <string.h>
@@ -35,7 +36,7 @@ static void fill_live(struct vsock *v, struct vstate *st, struct listing *l)
 	uint32_t ph = atomic_load(&st->phase);
 
 	memcpy(l->gid, st->ho.gid, 16);
-	l->link = ph & PH_NOREP ? LISTING_PLAIN : LISTING_TCP;
+	l->link = ph & PH_NOREP ? LISTING_PLAIN : vring_of(v) ? LISTING_RING : LISTING_TCP;
 	l->state = state_of(v, ph);
 	l->role = st->ho.role;
 	l->remote = atomic_load(&st->remote);
@@ -44,9 +45,11 @@ static void fill_live(struct vsock *v, struct vstate *st, struct listing *l)
 	l->peer_epoch = st->ho.peer_epoch;
 	name_of(&st->names.self, l, true);
 	name_of(&st->names.peer, l, false);
-	l->tx = st->replay.end;
-	l->rx = vs_rx_count(v);
-	l->in_flight = replay_used(&st->replay);
+	l->tx = vs_tx_off(st);
+	l->rx = vs_rx_off(v);
+	l->in_flight = vring_of(v) ? vring_outq(v) : replay_used(&st->replay);
+	if (vring_of(v))
+		l->unread = vring_inq(v);
 	l->handovers = vs_gen(st) - 1;
 	l->resent = st->resent;
 	l->stall_ns = st->stall_ns;

@@ -32,7 +32,7 @@ struct mend *mend_of(struct vsock *v)
 	if (!m)
 		return NULL;
 	m->v = v;
-	m->own = m->cand = m->in_link = m->in_mem = -1;
+	m->own = m->cand = m->in_link = m->in_mem = m->in_ring = -1;
 	inband_init(&m->ask, -1);
 	inband_init(&m->ans, -1);
 	m->next = mends;
@@ -86,11 +86,19 @@ void mend_tell(struct mend *m, int link)
 
 void mend_drop_ask(struct mend *m)
 {
+	mend_drop_ring(m);
 	chan_close(m->chan);
 	m->chan = NULL;
 	helper_close(m->cand);
 	m->cand = -1;
 	mend_drop_far_ask(m);
+}
+
+/* The helper's own table: it closes the memfd in there. */
+void mend_drop_ring(struct mend *m)
+{
+	vring_free(m->ring);
+	m->ring = NULL;
 }
 
 void mend_drop_in(struct mend *m)
@@ -99,7 +107,8 @@ void mend_drop_in(struct mend *m)
 	m->in_chan = NULL;
 	helper_close(m->in_link);
 	helper_close(m->in_mem);
-	m->in_link = m->in_mem = -1;
+	helper_close(m->in_ring);
+	m->in_link = m->in_mem = m->in_ring = -1;
 	m->in.type = 0;
 	mend_drop_far_in(m);
 }
@@ -191,6 +200,9 @@ void mend_give_up(struct mend *m, uint32_t reason, int err)
 	mend_drop_in(m);
 	mend_rest(m);
 	mend_drop_lead(m);
+	mend_state_of(m)->moving = false;
+	if (vring_of(v))
+		vring_kick(v);
 	/* A link that the program never saw dies with us; its sockets are looked at again. */
 	mend_drop_own(m);
 	mend_tell(m, -1);
@@ -249,6 +261,8 @@ static void flush(struct mend *m)
 			m->due = sys_now_ns() + 100 * MS;
 			if (fd < 0 || link_dead(fd))
 				vs_break(v, ECONNRESET, "reset");
+			else if (vring_of(v))
+				m->due = sys_now_ns() + 2 * MS;
 			else
 				helper_watch(v, fd);
 			return;
@@ -261,6 +275,7 @@ static void flush(struct mend *m)
 	mend_settle(m);
 	if (v->orphan) {
 		/* Closed by the application long ago, delivered now. */
+		vring_end(v, m->own);
 		shlock_take(&vs_fds_lock, -1, false);
 		v->orphan = false;
 		vs_end(v);
@@ -290,6 +305,15 @@ void mend_given(struct vsock *v, int fd)
 		m->own = fd;
 	else
 		helper_close(fd);
+}
+
+/* Both may notice at once. The opener, but the one that moves knows already, and the other follows. */
+static bool asks_first(struct vsock *v, struct vstate *st)
+{
+	bool ours = v->pair && atomic_load(&v->pair->side[st->ho.role].ring) >= PAIR_RING_NOW;
+	bool theirs = vring_peer_moves(v);
+
+	return ours != theirs ? ours : st->ho.role == HO_OPENER;
 }
 
 void mend_poke(struct vsock *v)
@@ -322,7 +346,7 @@ void mend_poke(struct vsock *v)
 		return;
 	}
 	m->state = M_DIAL;
-	m->due = m->since + (st->ho.role == HO_OPENER ? 0 : ACCEPTOR_NS);
+	m->due = m->since + (asks_first(v, st) ? 0 : ACCEPTOR_NS);
 	if (atomic_load(&st->remote) && atomic_load(&st->broke_end))
 		m->due += NOTICE_NS;
 }
@@ -476,7 +500,7 @@ void mend_table_gone(void)
 	struct mend *m;
 
 	for (m = mends; m; m = m->next) {
-		m->own = m->cand = m->in_link = m->in_mem = -1;
+		m->own = m->cand = m->in_link = m->in_mem = m->in_ring = -1;
 		m->chan = m->in_chan = NULL;
 		m->in.type = 0;
 		m->ans_ready = m->untold = false;

@@ -38,15 +38,30 @@ static void on_confirm_end(struct chan *c)
 		vs_break(c->v, ECONNRESET, "unconfirmed");
 }
 
+/* Our half of the ring that was asked for; without it the link is TCP. */
+static void answer_ring(struct mend *m)
+{
+	struct vstate *st = mend_state_of(m);
+	uint32_t size = m->in_ring < 0 ? 0 : vring_size_of(m->in_ring);
+
+	mend_drop_ring(m);
+	if (!size || !vring_may(m->v))
+		return;
+	m->ring = vring_new(m->v, size);
+	if (m->ring)
+		atomic_store(&st->ring_want, true);
+}
+
 void mend_answer(struct mend *m)
 {
 	struct vstate *st = mend_state_of(m);
 	struct ho_plan plan;
 	struct msg out;
-	int mem, link;
+	int mem, link, fds[2], nfds = 0, box = -1;
 
 	switch (ho_input(&st->ho, &m->in, st->replay.base, st->replay.end, &out, &plan)) {
 	case HO_BREAK:
+		st->moving |= m->in.flags & MSGF_RING && !vring_of(m->v);
 		vs_break(m->v, ECONNRESET, "asked");
 		if (!m->since)
 			m->since = sys_now_ns();
@@ -64,9 +79,31 @@ void mend_answer(struct mend *m)
 			mend_give_up(m, REASON_MEMORY, ECONNRESET);
 			return;
 		}
+		if (mem >= 0)
+			fds[nfds++] = mem;
+		if (m->in.flags & MSGF_RING)
+			answer_ring(m);
+		if (m->ring) {
+			uint8_t flags;
+
+			/* Before OK: the asker may use it from then on. */
+			box = sys_fcntl(vring_box(m->ring, &flags), F_DUPFD_CLOEXEC, 0);
+			if (box < 0)
+				sys_close(m->in_ring);
+			if (box >= 0 && vring_join(m->ring, m->in_ring, m->in.flags)) {
+				vring_begin(m->v, m->ring, plan.resend_from, st->ho.rx_off, true);
+				out.flags |= flags;
+				fds[nfds++] = box;
+			} else {
+				mend_drop_ring(m);
+			}
+			m->in_ring = -1;
+		}
 		/* If this is not delivered the link breaks, and we mend again. */
-		chan_send(m->in_chan, &out, st->ho.key, &mem, mem >= 0);
+		chan_send(m->in_chan, &out, st->ho.key, fds, nfds);
 		helper_close(mem);
+		if (box >= 0)
+			sys_close(box);
 		m->in_chan->on_msg = on_confirm;
 		m->in_chan->on_end = on_confirm_end;
 		m->in_chan->due = sys_now_ns() + ASK_NS;
@@ -164,6 +201,7 @@ void mend_request(struct chan *c, const struct msg *req, const uint8_t *buf, siz
 	struct vstate *st = v ? atomic_load(&v->st) : NULL;
 	struct msg checked;
 	struct mend *m;
+	int box = 1;
 
 	if (!st) {
 		mend_say_refuse(c, req, REASON_GONE);
@@ -196,9 +234,13 @@ void mend_request(struct chan *c, const struct msg *req, const uint8_t *buf, siz
 	c->on_end = in_end;
 	m->in_link = fds[0];
 	fds[0] = -1;
-	if (nfds > 1) {
-		m->in_mem = fds[1];
-		fds[1] = -1;
+	if (checked.unread && nfds > box) {
+		m->in_mem = fds[box];
+		fds[box++] = -1;
+	}
+	if (checked.flags & MSGF_RING && nfds > box) {
+		m->in_ring = fds[box];
+		fds[box] = -1;
 	}
 	m->in = checked;
 	if (!m->since)

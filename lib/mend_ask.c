@@ -65,14 +65,35 @@ static void on_answer(struct chan *c, const uint8_t *buf, size_t n, int *fds, in
 	}
 	switch (ho_input(&st->ho, &in, st->replay.base, st->replay.end, &out, &plan)) {
 	case HO_COMMIT: {
-		int link = m->cand;
+		int link = m->cand, mem = in.unread && nfds ? 0 : -1, box = mem + 1;
+		bool half = false;
 
 		m->cand = -1;
+		if (!(in.flags & MSGF_RING)) {
+			mend_drop_ring(m);
+		} else if (m->ring && nfds > box) {
+			int fd = fds[box];
+
+			fds[box] = -1;
+			half = !vring_join(m->ring, fd, in.flags);
+		} else {
+			half = true;
+		}
+		if (half)
+			mend_drop_ring(m);
+		else if (m->ring)
+			vring_begin(m->v, m->ring, plan.resend_from, st->ho.rx_off, false);
 		chan_send(c, &out, st->ho.key, NULL, 0);
-		if (mend_put_back_fd(m, &plan, nfds ? fds[0] : -1))
-			mend_adopt(m, link, true, &plan, 0, 0);
-		else
+		if (!mend_put_back_fd(m, &plan, mem < 0 ? -1 : fds[mem])) {
 			helper_close(link);
+			break;
+		}
+		mend_adopt(m, link, true, &plan, 0, 0);
+		/* The other end is on a ring that we could not map: not one byte of it was read. */
+		if (half) {
+			atomic_store(&st->ring_never, true);
+			vs_break(m->v, ECONNRESET, "ring");
+		}
 		break;
 	}
 	case HO_RETRY:
@@ -102,7 +123,7 @@ void mend_ask(struct mend *m)
 {
 	struct vstate *st = mend_state_of(m);
 	uint32_t theirs = atomic_load(&m->v->pair->side[!st->ho.role].family);
-	int family[2] = { m->v->family, theirs == 6 ? 6 : 4 }, pair[2], fds[2], nfds = 0;
+	int family[2] = { m->v->family, theirs == 6 ? 6 : 4 }, pair[2], fds[3], nfds = 0;
 	struct msg out;
 	uint64_t nonce;
 	int mem = -1, r;
@@ -119,11 +140,20 @@ void mend_ask(struct mend *m)
 		mend_again(m, 2 * MS);
 		return;
 	}
+	mend_drop_ring(m);
+	if (vring_wanted(m->v))
+		m->ring = vring_new(m->v, vring_size(m->v));
 	fds[nfds++] = pair[1];
 	if (m->nunread) {
 		mem = mend_unread_memfd(m);
 		if (mem >= 0)
 			fds[nfds++] = mem;
+	}
+	if (m->ring) {
+		uint8_t flags;
+
+		fds[nfds++] = vring_box(m->ring, &flags);
+		out.flags |= flags;
 	}
 	r = m->cand < 0 || pair[1] < 0 || (m->nunread && mem < 0) ? -1 : chan_send(m->chan, &out, st->ho.key, fds, nfds);
 	helper_close(pair[1]);

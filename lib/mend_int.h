@@ -9,7 +9,7 @@
 #include "log.h"
 #include "mend.h"
 #include "sys.h"
-#include "vs_io.h"
+#include "vring.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -48,7 +48,8 @@ struct mend {
 	struct chan *chan;		/* where we asked */
 	int cand;			/* our end of the link offered there */
 	struct chan *in_chan;		/* where we were asked */
-	int in_link, in_mem;
+	int in_link, in_mem, in_ring;
+	struct vring *ring;		/* our half of the one that is being made */
 	struct msg in;			/* its MAC was right; type 0: answered */
 	uint8_t *unread;		/* of the link being left */
 	size_t nunread;
@@ -76,6 +77,7 @@ void mend_settle(struct mend *m);
 void mend_tell(struct mend *m, int link);
 void mend_drop_ask(struct mend *m);
 void mend_drop_in(struct mend *m);
+void mend_drop_ring(struct mend *m);
 void mend_drop_unread(struct mend *m);
 void mend_drop_kept(struct mend *m);
 void mend_drop_lead(struct mend *m);

@@ -1,11 +1,52 @@
 /* What did the old link carry?  And the new one takes its place. */
 #include "mend_int.h"
+#include "peers.h"
+
+/* What we gave back may not have arrived (kept): it is stated again, behind the bytes that the link brought. */
+static uint32_t state_unread(struct mend *m, int fd, uint64_t got, uint64_t unread)
+{
+	struct vstate *st = mend_state_of(m);
+	uint64_t end = got + unread, more;
+
+	mend_drop_unread(m);
+	more = m->nkept && m->kept_off + m->nkept > end && m->kept_off <= end ?
+		m->kept_off + m->nkept - end : 0;
+	if (unread + more) {
+		m->unread = malloc(unread + more);
+		if (!m->unread)
+			return REASON_MEMORY;
+		if (unread && link_peek(fd, m->unread, unread) != (ssize_t)unread) {
+			log_debug("count: %llu unread bytes cannot be read: %s", (unsigned long long)unread, strerror(errno));
+			return REASON_COUNT;
+		}
+		memcpy(m->unread + unread, m->kept + (end - m->kept_off), more);
+	}
+	m->nunread = unread + more;
+	mend_drop_kept(m);
+	ho_break(&st->ho);
+	ho_drained(&st->ho, got, m->nunread);
+	return REASON_NONE;
+}
+
+/* A ring's unread bytes are the peer's to send again, and ours are still in the memory that we wrote them to. */
+static uint32_t count_ring(struct mend *m)
+{
+	struct vstate *st = mend_state_of(m);
+
+	if (atomic_load(&st->ring.broken) == RING_BAD_TAIL || atomic_load(&st->ring.broken) == RING_BAD_HEAD)
+		return REASON_RING;
+	if (!vring_to_replay(m->v))
+		return REASON_MEMORY;
+	vring_to_counters(m->v);
+	m->fin_theirs = false;
+	return state_unread(m, -1, atomic_load(&st->ring.rx_head), 0);
+}
 
 static uint32_t count_old(struct mend *m)
 {
 	struct vstate *st = mend_state_of(m);
 	struct link_count c;
-	uint64_t w, got, lib, end, more;
+	uint64_t w, got, lib;
 	int fd = mend_own_fd(m);
 
 	if (link_count(fd, st->link_syn, &c) < 0) {
@@ -29,25 +70,7 @@ static uint32_t count_old(struct mend *m)
 	}
 	m->fin_theirs = ((got - lib) & RX_MASK) == 1;
 	got -= m->fin_theirs;
-	mend_drop_unread(m);
-	end = got + c.unread;
-	more = m->nkept && m->kept_off + m->nkept > end && m->kept_off <= end ?
-		m->kept_off + m->nkept - end : 0;
-	if (c.unread + more) {
-		m->unread = malloc(c.unread + more);
-		if (!m->unread)
-			return REASON_MEMORY;
-		if (c.unread && link_peek(fd, m->unread, c.unread) != (ssize_t)c.unread) {
-			log_debug("count: %llu unread bytes cannot be read: %s", (unsigned long long)c.unread, strerror(errno));
-			return REASON_COUNT;
-		}
-		memcpy(m->unread + c.unread, m->kept + (end - m->kept_off), more);
-	}
-	m->nunread = c.unread + more;
-	mend_drop_kept(m);
-	ho_break(&st->ho);
-	ho_drained(&st->ho, got, m->nunread);
-	return REASON_NONE;
+	return state_unread(m, fd, got, c.unread);
 }
 
 /* 1: quiet and counted; 0: not yet (due is set); -1: given up. */
@@ -73,11 +96,18 @@ int mend_quiet(struct mend *m)
 		sys_shutdown(fd, SHUT_RDWR);
 		m->shut = true;
 		m->quiet_since = now;
+		if (vring_of(m->v))
+			vring_kick(m->v);
 	}
 	for (i = 0; i < 20; i++) {
 		if (shlock_take(&st->tx, 0, false) == SHLOCK_OK) {
-			if (!vs_rx_busy(m->v) && !atomic_load(&m->v->pollers)) {
-				bad = count_old(m);
+			bool ring = atomic_load(&st->ring_tx) || atomic_load(&st->ring_rx);
+
+			if (!vs_rx_busy(m->v) && !atomic_load(&m->v->pollers) &&
+			    !atomic_load(&m->v->lookers) && (!ring || shlock_take(&st->rx, 0, false) == SHLOCK_OK)) {
+				bad = ring ? count_ring(m) : count_old(m);
+				if (ring)
+					shlock_drop(&st->rx);
 				shlock_drop(&st->tx);
 				if (bad) {
 					mend_give_up(m, bad, ECONNRESET);
@@ -122,11 +152,20 @@ void mend_adopt(struct mend *m, int link, bool syn, const struct ho_plan *plan, 
 	struct vsock *v = m->v;
 	struct vstate *st = mend_state_of(m);
 	uint64_t stall, resent;
+	bool moved, was;
 	char id[9];
 
 	shlock_take(&st->tx, -1, false);
+	shlock_take(&st->rx, -1, false);
+	was = vring_of(v) != NULL;
+	vring_adopt(v, m->ring);
+	m->ring = NULL;
+	shlock_drop(&st->rx);
 	if (mend_own_fd(m) >= 0)
 		link_copy_options(m->own, link);
+	if (!was)
+		atomic_store(&st->nodelay, link_nodelay(link));
+	link_set_nodelay(link, vring_of(v) || atomic_load(&st->nodelay));
 	mend_drop_own(m);
 	m->own = link;
 	st->link_ino = sys_sock_ino(link);
@@ -148,13 +187,26 @@ void mend_adopt(struct mend *m, int link, bool syn, const struct ho_plan *plan, 
 	/* Said again: an agent that had nobody to tell, while the other end moved, has forgotten it. */
 	if (atomic_load(&st->remote))
 		agent_notice(v);
+	moved = st->moving;
+	st->moving = false;
+	if (atomic_load(&st->ring_never) || v->no_ring)
+		vring_say(v, PAIR_RING_NO);
+	else if (v->pair && atomic_load(&v->pair->side[st->ho.role].ring) != PAIR_RING_NO)
+		vring_say(v, PAIR_RING_MAY);
+	if (vring_of(v)) {
+		/* What the kernel would say of the open file, without asking it for each call. */
+		atomic_store(&st->nonblock, sys_fcntl(link, F_GETFL, 0) & O_NONBLOCK);
+		peers_watch(v);
+	} else if (atomic_load(&v->until_ring) != UINT32_MAX || (atomic_load(&st->ring_want) && vring_may(v))) {
+		atomic_store(&v->until_ring, 64);
+	}
 	vs_phase_next(st, PH_UNSENT, PH_MEND);
 	vs_flush_locked(v, link);
 	shlock_drop(&st->tx);
 	vs_log_id(v, id);
 	log_debug("%s adopt from=%llu rx_off=%llu unread=%llu given=%llu hs_tx=%llu hs_rx=%llu syn=%d", id, (unsigned long long)plan->resend_from, (unsigned long long)st->ho.rx_off, (unsigned long long)st->ho.unread, (unsigned long long)plan->given_back, (unsigned long long)sent, (unsigned long long)received, syn);
-	log_info("%s resumed gen=%u resent=%llu stall_us=%llu", id, vs_gen(st),
-		 (unsigned long long)resent, (unsigned long long)stall / 1000);
+	log_info("%s %s gen=%u resent=%llu stall_us=%llu%s", id, moved ? "moved" : "resumed", vs_gen(st),
+		 (unsigned long long)resent, (unsigned long long)stall / 1000, vring_of(v) ? " link=ring" : moved ? " link=tcp" : "");
 	mend_rest(m);
 	mend_drop_lead(m);
 	/* After the phase: what the program hears from the new socket it may act upon. */

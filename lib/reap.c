@@ -1,7 +1,7 @@
 /* What the helper does about ended and idle connections: their memory. */
 #include "helper_int.h"
 #include "sys.h"
-#include "vs_io.h"
+#include "vring.h"
 #include <stdlib.h>
 
 /* A late thread may still look at an ended connection's memory: leave it for this long. */
@@ -24,9 +24,11 @@ void reap_later(struct vsock *v)
 /* Is a thread of this process in a send?  Other sharers go on with the mapping of their own. */
 static bool ours_holds(struct vstate *st)
 {
-	uint32_t tid = atomic_load(&st->tx) & ~SHLOCK_WAITERS;
+	uint32_t tid = atomic_load(&st->tx) & ~SHLOCK_WAITERS, rid = atomic_load(&st->rx) & ~SHLOCK_WAITERS;
 
-	return tid && (!atomic_load(&st->shared) || sys_own_thread((int)tid));
+	if (!atomic_load(&st->shared))
+		return tid || rid;
+	return (tid && sys_own_thread((int)tid)) || (rid && sys_own_thread((int)rid));
 }
 
 void reap_timers(uint64_t now, uint64_t *next)
@@ -37,7 +39,7 @@ void reap_timers(uint64_t now, uint64_t *next)
 		struct vstate *st = atomic_load(&r->v->st);
 
 		if (r->due <= now && !RX_USERS(atomic_load(&r->v->rx0)) &&
-		    !atomic_load(&r->v->inside) &&
+		    !atomic_load(&r->v->inside) && !atomic_load(&r->v->lookers) && !atomic_load(&r->v->pollers) &&
 		    (!st || (!RX_USERS(atomic_load(atomic_load(&r->v->rxc))) && !ours_holds(st)))) {
 			*p = r->next;
 			vs_reap(r->v);
@@ -66,7 +68,11 @@ static bool relax_one(struct vsock *v, struct vstate *st)
 	uint32_t cap = st->replay.cap;
 	int fd;
 
-	if (replay_used(&st->replay)) {
+	/* On a ring it is empty, but for an OK that may not have arrived. */
+	if (atomic_load(&st->ring_tx)) {
+		if (atomic_load(&st->trim_limit) == UINT64_MAX)
+			replay_trim(&st->replay, st->replay.end);
+	} else if (replay_used(&st->replay)) {
 		fd = helper_borrow(atomic_load(&v->fd));
 		if (fd >= 0 && sys_sock_ino(fd) == st->link_ino)
 			vs_trim_locked(st, fd);

@@ -59,6 +59,12 @@ static void progress(struct ring *r)
 		ring_break(r, RING_LINK_DEAD);
 }
 
+void ring_expect(struct ring *r)
+{
+	store(&r->in->tail, r->end->rx_tail);
+	store(&r->in->head, load(&r->end->tail));
+}
+
 void ring_open(struct ring *r)
 {
 	struct ring_end *e = r->end;

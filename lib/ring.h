@@ -148,6 +148,8 @@ void ring_start(struct ring_end *e, uint32_t size, uint64_t tx, uint64_t rx);
 void ring_view(struct ring *r, struct ring_end *e, struct prov *p);
 /* Then once an end, when both regions are there: puts our positions into the peer's box. */
 void ring_open(struct ring *r);
+/* Before that, by the end that opens first: what the peer's ring_open will put into our box. */
+void ring_expect(struct ring *r);
 
 /*
  * Bytes taken or given, at most n; 0: full, or empty; RING_BROKEN.
@@ -177,6 +179,12 @@ void ring_mend_rx(struct ring *r, uint32_t *call);
  * disarm: after a sleep on FUTEX, below the lock again.
  */
 bool ring_arm(struct ring *r, enum ring_dir dir, uint32_t kind, struct ring_ticket *t);
+/*
+ * POLL, and it stays armed whatever is found: there may be other sleepers.
+ * seen: bytes up to this tail are known of, RING_ANY: none.
+ */
+#define RING_ANY UINT64_MAX
+bool ring_arm_poll(struct ring *r, enum ring_dir dir, uint64_t seen);
 void ring_disarm(struct ring *r, enum ring_dir dir, const struct ring_ticket *t);
 /* A poll for it is over, and what it waited for was found without: no doorbell. */
 void ring_unpoll(struct ring *r, enum ring_dir dir);

@@ -97,7 +97,17 @@ static void say(struct ring *r, enum ring_dir dir, uint32_t state)
 	store(w, state);
 }
 
-bool ring_arm(struct ring *r, enum ring_dir dir, uint32_t kind, struct ring_ticket *t)
+/* Nothing there that the sleeper does not know of? */
+static bool nothing(struct ring *r, enum ring_dir dir, uint64_t seen)
+{
+	long n = dir == RING_RX ? ring_avail(r) : ring_room(r);
+
+	if (n < 0)
+		return false;
+	return dir == RING_RX && seen != RING_ANY ? r->end->rx_tail == seen : n == 0;
+}
+
+static bool arm(struct ring *r, enum ring_dir dir, uint32_t kind, uint64_t seen, struct ring_ticket *t)
 {
 	struct ring_end *e = r->end;
 	struct ring_sleep *s = dir == RING_RX ? &e->rx_sleep : &e->tx_sleep;
@@ -115,11 +125,11 @@ bool ring_arm(struct ring *r, enum ring_dir dir, uint32_t kind, struct ring_tick
 		*t = (struct ring_ticket){ 0 };
 		if (r->prov->ops->arm(r->prov) < 0)
 			ring_break(r, RING_LINK_DEAD);
-		return (dir == RING_RX ? ring_avail(r) : ring_room(r)) == 0;
+		return nothing(r, dir, seen);
 	}
 	*t = (struct ring_ticket){ .gen = gen_of(old), .bell = bell };
 	if (!(kind & RING_FUTEX) && (waiting & RING_POLL))	/* armed and not yet rung */
-		return (dir == RING_RX ? ring_avail(r) : ring_room(r)) == 0;
+		return nothing(r, dir, seen);
 	t->gen += RING_GEN;
 	if (!waiting) {
 		s->base = t->gen;
@@ -133,13 +143,27 @@ bool ring_arm(struct ring *r, enum ring_dir dir, uint32_t kind, struct ring_tick
 	if (t->unsure)
 		store(&e->light, 0);
 	atomic_thread_fence(memory_order_seq_cst);
-	if ((dir == RING_RX ? ring_avail(r) : ring_room(r)) == 0)
+	return nothing(r, dir, seen);
+}
+
+bool ring_arm(struct ring *r, enum ring_dir dir, uint32_t kind, struct ring_ticket *t)
+{
+	if (arm(r, dir, kind, RING_ANY, t))
 		return true;
+	if (!r->direct)
+		return false;
 	if (kind & RING_FUTEX)
 		ring_disarm(r, dir, t);
 	else
 		ring_unpoll(r, dir);
 	return false;
+}
+
+bool ring_arm_poll(struct ring *r, enum ring_dir dir, uint64_t seen)
+{
+	struct ring_ticket t;
+
+	return arm(r, dir, RING_POLL, seen, &t) && !t.unsure;
 }
 
 void ring_disarm(struct ring *r, enum ring_dir dir, const struct ring_ticket *t)

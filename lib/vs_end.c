@@ -1,4 +1,5 @@
 /* Ending: shutdown, demotion with bytes unsent; and sendfile. */
+#include "vring.h"
 #include "vs_int.h"
 
 uint64_t vs_unsent(struct vsock *v)
@@ -26,6 +27,8 @@ void vs_settle(struct vsock *v)
 	uint64_t end = sys_now_ns() + SETTLE_NS;
 	int fd = atomic_load(&v->fd), zero = 0, e = errno;
 
+	if (vring_of(v))
+		vring_leave(v, true);
 	while (st && vs_live(v)) {
 		enum shlock_result lr;
 		uint32_t ph;
@@ -60,6 +63,37 @@ void vs_settle(struct vsock *v)
 	errno = e;
 }
 
+/*
+ * On a ring a stream ends by its announced offset; the base goes on, for the
+ * other direction needs its doorbells. False: no ring any more.
+ */
+static bool vring_shutdown(struct vsock *v, int fd, int how)
+{
+	struct vstate *st = atomic_load(&v->st);
+	int e = errno;
+
+	if (how != SHUT_RD) {
+		/* A sender on the ring holds it for a moment only. */
+		if (shlock_take(&st->tx, 100000000, false) == SHLOCK_SELF)
+			return false;
+		st->shut_wr = 1;
+		if (!vring_of(v) || atomic_load(&st->phase) & (PH_MEND | PH_NOREP)) {
+			shlock_drop(&st->tx);
+			return false;
+		}
+		vs_announce_fin(v, how == SHUT_RDWR && !(atomic_load(&st->phase) & PH_UNSENT));
+		shlock_drop(&st->tx);
+		vring_kick_peer(v, fd);
+	}
+	/* Readers here, in the kernel's poll or on the ring, are told. */
+	if (how != SHUT_WR)
+		sys_shutdown(fd, SHUT_RD);
+	vring_kick(v);
+	ep_hot(v);
+	errno = e;
+	return true;
+}
+
 int vs_shutdown(struct vsock *v, int fd, int how)
 {
 	struct vstate *st = atomic_load(&v->st);
@@ -71,6 +105,8 @@ int vs_shutdown(struct vsock *v, int fd, int how)
 		return sys_shutdown(fd, how);
 	if (how != SHUT_WR)
 		st->shut_rd = 1;
+	if (vring_of(v) && vring_shutdown(v, fd, how))
+		return 0;
 	if (how == SHUT_RD)
 		return sys_shutdown(fd, how);
 	/* A sender blocked in the kernel holds the lock: shutdown must wake it, not wait for it. */

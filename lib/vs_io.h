@@ -106,7 +106,10 @@ static inline ssize_t vs_rx_consumed(ssize_t r, int flags)
 /* Finishes a receive: r is what the kernel said (errno set), or IO_NOCALL. */
 ssize_t vs_rx_post(struct vsock *v, int fd, struct io_op op, ssize_t r);
 
-static inline ssize_t vs_recv(struct vsock *v, int fd, void *buf, size_t n, int flags)
+/* On a ring; the rest is in vring.h. */
+ssize_t vring_recv_fast(struct vsock *v, struct vring *vr, int fd, void *buf, size_t n, int flags);
+
+static inline ssize_t vs_recv_tcp(struct vsock *v, int fd, void *buf, size_t n, int flags)
 {
 	_Atomic uint64_t *c VS_RX_GUARD = vs_rx_enter(v);
 	ssize_t r = IO_NOCALL;
@@ -123,6 +126,15 @@ static inline ssize_t vs_recv(struct vsock *v, int fd, void *buf, size_t n, int 
 	if (r == -1 && errno == EAGAIN)
 		return r;
 	return vs_rx_post(v, fd, io_buf(buf, n, flags), r);
+}
+
+static inline ssize_t vs_recv(struct vsock *v, int fd, void *buf, size_t n, int flags)
+{
+	struct vring *vr = atomic_load_explicit(&v->ring, memory_order_acquire);
+
+	if (vr)
+		return vring_recv_fast(v, vr, fd, buf, n, flags);
+	return vs_recv_tcp(v, fd, buf, n, flags);
 }
 
 /* Any other receive. */

@@ -1,3 +1,4 @@
+#include "vring.h"
 #include "vs_int.h"
 
 /*
@@ -57,7 +58,7 @@ bool vs_clean_end(struct vsock *v, int err)
 		return false;
 	peer = &v->pair->side[!st->ho.role];
 	fin = atomic_load(&peer->fin);
-	if (fin >= PAIR_FIN_SOON || (fin - vs_rx_count(v)) & RX_MASK)
+	if (fin >= PAIR_FIN_SOON || (fin - vs_rx_off(v)) & RX_MASK)
 		return false;
 	return err != ECONNRESET || (st->shut_wr && atomic_load(&peer->closed) == PAIR_CLOSED_CLEAN);
 }
@@ -73,6 +74,9 @@ bool vs_judge_rx(struct vsock *v, int fd, ssize_t r, int err)
 		return false;
 	ph = atomic_load(&st->phase);
 	if (ph & PH_NOREP || atomic_load(&st->judged))
+		return false;
+	/* A ring ends by a word of the peer's, not by what the base link says. */
+	if (r == 0 && vring_of(v))
 		return false;
 	if (vs_mending(v)) {
 		vs_break(v, r == 0 ? 0 : err, NULL);
@@ -123,16 +127,21 @@ void vs_break(struct vsock *v, int err, const char *why)
 			if (err)
 				atomic_compare_exchange_strong(&st->pending_err, &zero, err);
 			st->broke_ns = sys_now_ns();
+			st->moving |= vring_peer_moves(v);
 			vs_log_id(v, id);
 			/* The notice of a clean end may just be on its way from another host. */
 			atomic_store(&st->broke_end, !err && (!strcmp(why, "end") || !strcmp(why, "hangup")));
-			if (atomic_load(&st->remote) && atomic_load(&st->broke_end))
+			if (st->moving)
+				log_debug("%s moving", id);
+			else if (atomic_load(&st->remote) && atomic_load(&st->broke_end))
 				log_debug("%s end of the link, asking", id);
 			else
 				log_info("%s broken reason=%s", id, why);
 			break;
 		}
 	}
+	if (vring_of(v))
+		vring_kick(v);
 	/* The helper's descriptors are not the program's: whoever wakes up next detaches. */
 	if (!roam_in_helper)
 		ep_detach(v);
@@ -165,7 +174,7 @@ bool vs_ready_trouble(struct vsock *v, uint32_t events)
 	shlock_take(&st->mx, -1, false);
 	end = vs_peer_closed(v, st) || (st->shut_rd && st->shut_wr);
 	/* Only our side's or the peer's announced end shows as HUP or RDHUP without an error. */
-	if (!end && !(events & EPOLLERR))
+	if (!end && !(events & EPOLLERR) && !vring_of(v))
 		end = st->shut_rd || vs_fin_announced(v, st, fd);
 	shlock_drop(&st->mx);
 	if (end || (!(events & (EPOLLERR | EPOLLRDHUP)) && !link_dead(fd)))

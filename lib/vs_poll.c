@@ -1,7 +1,8 @@
 #include "vs_poll.h"
 #include "ep.h"
+#include "poll_ring.h"
 #include "sys.h"
-#include "vs_io.h"
+#include "vring.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -142,6 +143,19 @@ static int nap_without(struct pollfd *fds, nfds_t n, struct pollfd *tmp, int64_t
 	return r;
 }
 
+/* Sets that somebody waits for: their sockets are to be the kernel's. Before we count as being inside. */
+static void nest(const struct pollfd *fds, nfds_t n)
+{
+	nfds_t i;
+
+	for (i = 0; i < n; i++) {
+		struct epset *s = fds[i].fd < 0 ? NULL : fdtab_epset(fds[i].fd);
+
+		if (unlikely(s != NULL) && !ep_is_nested(s))
+			ep_nest(s);
+	}
+}
+
 #define NAP_MIN 100000
 #define NAP_MAX 10000000
 
@@ -158,6 +172,7 @@ int vs_poll(struct pollfd *fds, nfds_t n, const struct timespec *tmo, const sigs
 		return sys_ppoll(fds, n, tmo, mask);
 	if (tmo && (tmo->tv_sec || tmo->tv_nsec))
 		end = until(tmo);
+	nest(fds, n);
 	for (;;) {
 		struct timespec t = { 0, 0 };
 		bool kept = false, over = false;
@@ -174,7 +189,18 @@ int vs_poll(struct pollfd *fds, nfds_t n, const struct timespec *tmo, const sigs
 			errno = ENOMEM;
 			return -1;
 		}
-		if (in) {
+		if (in && atomic_load_explicit(&vs_ring_count, memory_order_relaxed)) {
+			struct held *guard __attribute__((cleanup(unwind))) = &h;
+
+			r = poll_rings(fds, n, tmo ? &t : NULL, mask, &kept);
+			e = errno;
+			guard = NULL;
+			leave(&h);
+			errno = e;
+			if (r || over || !kept)
+				break;
+			continue;
+		} else if (in) {
 			struct held *guard __attribute__((cleanup(unwind))) = &h;
 
 			r = sys_ppoll(fds, n, tmo ? &t : NULL, mask);
@@ -278,6 +304,8 @@ int vs_epoll(int ep, struct epoll_event *ev, int max, const struct timespec *tmo
 		vs_install();
 		if (end)
 			l = left(end);
+		if (unlikely(ep_has_rings(s)))
+			return ep_wait(ep, s, ev, max, end ? &l : tmo, mask);
 		r = sys_epoll_pwait2(ep, ev, max, end ? &l : tmo, mask);
 		if (r <= 0)
 			return r;

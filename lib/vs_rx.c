@@ -1,4 +1,5 @@
 /* Receiving. */
+#include "vring.h"
 #include "vs_int.h"
 
 static ssize_t rx_kernel(int fd, struct io_op *op, size_t done)
@@ -31,9 +32,13 @@ static ssize_t rx_kernel(int fd, struct io_op *op, size_t done)
 
 static ssize_t rx_call(struct vsock *v, int fd, struct io_op *op, size_t done)
 {
-	_Atomic uint64_t *c VS_RX_GUARD = vs_rx_enter(v);
+	struct vring *vr = vring_of(v);
+	_Atomic uint64_t *c VS_RX_GUARD = NULL;
 	ssize_t r = IO_NOCALL;
 
+	if (vr)
+		return vring_recv(v, vr, fd, op, done);
+	c = vs_rx_enter(v);
 	if (!vs_mending(v))
 		r = rx_kernel(fd, op, done);
 	vs_rx_took(c, vs_rx_consumed(r, op->flags));
@@ -83,6 +88,12 @@ static ssize_t rx_post(struct vsock *v, int fd, struct io_op op, ssize_t r)
 			    done >= vs_op_want(&op) || !vs_live(v))
 				return (ssize_t)done;
 			/* Cut short: by a signal, a time-out, the end, or a broken link? */
+			if (vs_mending(v)) {
+				r = IO_NOCALL;
+				continue;
+			}
+			if (vring_of(v))
+				return (ssize_t)done;
 			p = (struct pollfd){ fd, POLLIN | POLLRDHUP, 0 };
 			if (sys_poll(&p, 1, 0) <= 0 || !vs_ready_trouble(v, (uint32_t)p.revents))
 				return (ssize_t)done;
@@ -100,7 +111,7 @@ static ssize_t rx_post(struct vsock *v, int fd, struct io_op op, ssize_t r)
 			if (op.flags & (MSG_OOB | MSG_ERRQUEUE))
 				return r;
 			if (!vs_judge_rx(v, fd, r, e)) {
-				if (r < 0 && vs_clean_end(v, e))
+				if ((r < 0 || vring_of(v)) && vs_clean_end(v, r < 0 ? e : 0))
 					return (ssize_t)done;
 				if (vs_take_pending(v))
 					return -1;

@@ -1,4 +1,5 @@
 /* Sending. */
+#include "vring.h"
 #include "vs_int.h"
 
 bool vs_tx_enter_plain(struct vsock *v)
@@ -117,6 +118,11 @@ void vs_flush_locked(struct vsock *v, int fd)
 {
 	struct vstate *st = atomic_load(&v->st);
 
+	if (vring_of(v)) {
+		if (vring_flush_locked(v, fd))
+			vs_phase(st, 0, PH_UNSENT);
+		return;
+	}
 	while (st->tx_sent < st->replay.end) {
 		const uint8_t *p;
 		size_t n = replay_at(&st->replay, replay_mem(st), st->tx_sent, &p);
@@ -227,7 +233,7 @@ static ssize_t send_slower(struct vsock *v, int fd, const struct io_op *op, size
 		}
 		if (vs_mending(v)) {
 			/* A link that is up but not ours yet takes what the helper gave it, no more. */
-			if (ph & PH_MEND)
+			if (ph & PH_MEND && vring_to_replay(v))
 				done += append_down(st, op, done);
 			shlock_drop(&st->tx);
 			if (done == vs_op_want(op))
@@ -243,7 +249,20 @@ static ssize_t send_slower(struct vsock *v, int fd, const struct io_op *op, size
 				errno = EAGAIN;
 				return done ? (ssize_t)done : -1;
 			}
-			e = vs_wait_writable(fd, end);
+			if (vring_of(v))
+				sys_nap_us(300);
+			else
+				e = vs_wait_writable(fd, end);
+		} else if (vring_of(v)) {
+			shlock_drop(&st->tx);
+			r = vring_send(v, vring_of(v), fd, op, done);
+			if (r == IO_NOCALL)
+				continue;
+			if (r < 0)
+				return broken_pipe(v, op, done, errno);
+			done += (size_t)r;
+			if (done == vs_op_want(op) || nb)
+				return (ssize_t)done;
 		} else {
 			shlock *held VS_LOCK_GUARD = &st->tx;
 
@@ -280,14 +299,26 @@ static ssize_t send_slow(struct vsock *v, int fd, const struct io_op *op, size_t
 	return send_slower(v, fd, op, done);
 }
 
+static ssize_t send_ring(struct vsock *v, struct vring *vr, int fd, const struct io_op *op)
+{
+	ssize_t r = vring_send(v, vr, fd, op, 0);
+
+	if (likely(r >= 0))
+		return r;
+	return r == IO_NOCALL ? send_slow(v, fd, op, 0) : broken_pipe(v, op, 0, errno);
+}
+
 ssize_t vs_send_live(struct vsock *v, int fd, struct io_op op_)
 {
 	const struct io_op *op = &op_;
 	struct vstate *st = atomic_load(&v->st);
+	struct vring *vr = vring_of(v);
 	enum shlock_result lr;
 	ssize_t r;
 	int e;
 
+	if (vr && likely(!(op->flags & MSG_OOB)))
+		return send_ring(v, vr, fd, op);
 	if (unlikely(op->flags & MSG_OOB)) {
 		vs_settle(v);
 		vs_demote(v, REASON_OOB);
@@ -321,6 +352,7 @@ ssize_t vs_send_live(struct vsock *v, int fd, struct io_op op_)
 	if (likely(r > 0)) {
 		keep(v, st, fd, op, 0, (size_t)r);
 		shlock_drop(&st->tx);
+		vring_count(v, (size_t)r);
 		return r;
 	}
 	e = errno;

@@ -5,13 +5,14 @@
 #include "log.h"
 #include "meet.h"
 #include "sys.h"
-#include "vs_io.h"
+#include "vring.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 _Atomic uint32_t vs_live_count;
 _Atomic uint32_t vs_remote_count;
+_Atomic uint32_t vs_ring_count;
 shlock vs_fds_lock;
 struct vsock *vs_live_head;
 
@@ -112,11 +113,14 @@ struct vsock *vs_new(int fd, int family, enum vs_kind kind)
 	atomic_store(&v->phase_ok, 0);
 	v->pair = NULL;
 	v->regs = NULL;
+	atomic_store(&v->ring, NULL);
+	atomic_store(&v->until_ring, UINT32_MAX);
 	v->index = i;
 	v->marked_pid = 0;
 	v->offer_nonce = 0;
 	v->offer_far = false;
 	v->why_far = 0;
+	v->no_ring = false;
 	atomic_store(&v->want, 0);
 	v->mend = NULL;
 	v->orphan = false;
@@ -174,6 +178,21 @@ uint64_t vs_rx_count(struct vsock *v)
 	for (i = 0; st && i < NPROC; i++)
 		n += RX_BYTES(atomic_load(&st->slot[i].s.rx));
 	return n & RX_MASK;
+}
+
+uint64_t vs_rx_off(struct vsock *v)
+{
+	struct vstate *st = atomic_load(&v->st);
+
+	return st && atomic_load(&st->ring_rx) ? atomic_load(&st->ring.rx_head) & RX_MASK : vs_rx_count(v);
+}
+
+uint64_t vs_tx_off(struct vstate *st)
+{
+	uint64_t ring = atomic_load(&st->ring_tx) ? atomic_load(&st->ring.tail) : 0;
+
+	/* The ring may still lack what the replay buffer holds. */
+	return ring > st->replay.end ? ring : st->replay.end;
 }
 
 bool vs_rx_busy(struct vsock *v)
@@ -255,7 +274,9 @@ void vs_claim_slot(struct vsock *v)
 		return;
 	}
 	v->slot = -1;
-	vs_demote(v, REASON_SHARERS);
+	/* On a ring it can go on as one of many, until the ring ends. */
+	if (!vring_of(v))
+		vs_demote(v, REASON_SHARERS);
 }
 
 static struct vstate *state_new(void)
@@ -386,6 +407,8 @@ int vs_go_live(struct vsock *v, int fd, enum ho_role role, const uint8_t *gid, c
 		vs_set_remote(v);
 	}
 	atomic_store(&pair->side[role].family, v->family);
+	if (pair != &st->own_pair)
+		vring_begin_count(v);
 	if (ended)
 		atomic_store(&pair->side[role].fin, t);
 	join(v, st, PH_GEN);
@@ -421,7 +444,7 @@ static bool had_all(struct vsock *v, struct vstate *st)
 {
 	uint64_t fin = atomic_load(&v->pair->side[!st->ho.role].fin);
 
-	return fin < PAIR_FIN_SOON && ((fin - vs_rx_count(v)) & RX_MASK) == 0;
+	return fin < PAIR_FIN_SOON && ((fin - vs_rx_off(v)) & RX_MASK) == 0;
 }
 
 void vs_announce_fin(struct vsock *v, bool closed)
@@ -433,7 +456,7 @@ void vs_announce_fin(struct vsock *v, bool closed)
 		return;
 	me = &v->pair->side[st->ho.role];
 	if (atomic_load(&me->fin) >= PAIR_FIN_SOON)
-		atomic_store(&me->fin, st->replay.end);
+		atomic_store(&me->fin, vs_tx_off(st));
 	if (closed)
 		atomic_store(&me->closed, had_all(v, st) ? PAIR_CLOSED_CLEAN : PAIR_CLOSED);
 	if (atomic_load(&st->remote) && helper_running())
@@ -496,6 +519,11 @@ void vs_end(struct vsock *v)
 
 	if (!(atomic_load(&st->phase) & PH_NOREP) && vs_last_sharer(v, st))
 		vs_announce_fin(v, true);
+	if (vring_of(v)) {
+		/* Threads that wait on it find the descriptor closed. */
+		vring_kick(v);
+		atomic_fetch_sub(&vs_ring_count, 1);
+	}
 	unlive(v);
 	/* The slot's bytes stay counted: its next owner goes on from them. */
 	if (v->slot >= 0)
@@ -513,6 +541,11 @@ static void last_close(struct vsock *v, int fd)
 	struct vstate *st = atomic_load(&v->st);
 	uint32_t ph = atomic_load(&st->phase);
 
+	/* What the broken ring holds is as little delivered as what the replay buffer does. */
+	if (ph & PH_MEND && vring_of(v) && shlock_take(&st->tx, 100000000, false) == SHLOCK_OK) {
+		vring_to_replay(v);
+		shlock_drop(&st->tx);
+	}
 	/* Bytes the kernel has not taken go on being delivered after close. */
 	if ((ph & (PH_MEND | PH_UNSENT)) && !(ph & PH_NOREP) && vs_last_sharer(v, st) &&
 	    replay_used(&st->replay)) {
@@ -524,6 +557,7 @@ static void last_close(struct vsock *v, int fd)
 			return;
 		}
 	}
+	vring_end(v, fd);
 	vs_end(v);
 }
 
@@ -610,6 +644,7 @@ void vs_reap(struct vsock *v)
 	if (v->pair && v->pair != &st->own_pair)
 		sys_unmap(v->pair, PAIR_SIZE);
 	v->pair = NULL;
+	vring_reap(v);
 	if (st) {
 		atomic_store(&v->st, NULL);
 		state_drop(st);
@@ -694,6 +729,7 @@ void vs_fork_child(void)
 		atomic_store(&v->rx0, atomic_load(&v->rx0) & ~UINT64_C(0xffff));
 		v->mend = NULL;
 		atomic_store(&v->inside, 0);
+		atomic_store(&v->lookers, 0);
 		vs_claim_slot(v);
 	}
 }

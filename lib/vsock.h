@@ -22,7 +22,7 @@
  *	UNSENT	the replay buffer holds bytes the new link has not taken yet
  *	NOREP	given up: the kernel's socket is all there is
  *
- * Lock order:  vs_fds_lock -> sets_lock -> epset.lock -> vstate.tx -> vstate.mx;
+ * Lock order:  vs_fds_lock -> sets_lock -> epset.lock -> vstate.tx -> vstate.rx -> vstate.mx;
  * regs_lock is innermost.
  * vstate.tx is held over a blocking send in the kernel; nobody holding another
  * lock may wait for it without limit.
@@ -34,6 +34,7 @@
 #include "handover.h"
 #include "reason.h"
 #include "replay.h"
+#include "ring.h"
 #include "shlock.h"
 
 #define PH_MEND		1u
@@ -75,13 +76,17 @@ struct pair_side {
 	_Atomic uint32_t closed;	/* PAIR_CLOSED...: closed, or plain again: believe the kernel */
 	_Atomic uint32_t forked;	/* others may speak for it soon */
 	_Atomic uint32_t family;	/* 4 or 6: what the end's sockets are */
-	_Atomic uint32_t pad;
+	_Atomic uint32_t ring;		/* PAIR_RING_...: what the end thinks of a ring */
 	struct { _Atomic uint32_t pid, pad; _Atomic uint64_t start; } proc[NPROC];
 };
 #define PAIR_NO_FIN	UINT64_MAX
 #define PAIR_FIN_SOON	(UINT64_MAX - 1)	/* ended; a sender still counts */
 #define PAIR_CLOSED	1u
 #define PAIR_CLOSED_CLEAN 2u		/* the other stream had ended and was read: no reset is ours */
+#define PAIR_RING_NO	0u
+#define PAIR_RING_MAY	1u		/* may be asked to move to one */
+#define PAIR_RING_NOW	2u		/* is about to ask for one */
+#define PAIR_RING_LEAVE	3u		/* is about to ask for TCP again */
 #define PAIR_MAGIC	0x726d6131u
 #define PAIR_SIZE	4096u
 struct pair {
@@ -140,6 +145,16 @@ struct vstate {
 	bool moved;			/* we were elsewhere before, and the agents do not know yet */
 	struct place where;		/* the other end's agent, last known */
 	struct pair own_pair;		/* instead of a page shared with the peer */
+	/* The ring (vring.h), while the link is one. */
+	_Atomic bool ring_tx;		/* ring.tail is where our stream ends (below tx) */
+	_Atomic bool ring_rx;		/* ring.rx_head is what was consumed, not the counters (below rx) */
+	_Atomic bool ring_want;		/* the next link shall be a ring, if the peer wants */
+	_Atomic bool ring_never;	/* the application does what a ring cannot carry */
+	_Atomic bool nonblock;		/* O_NONBLOCK of the open file, as last set through us */
+	_Atomic bool nodelay;		/* TCP_NODELAY as the application set it; doorbells always have it */
+	bool moving;			/* the link is left for another kind, it is not broken */
+	_Alignas(64) shlock rx;		/* receivers on the ring */
+	struct ring_end ring;
 };
 _Static_assert(sizeof(struct vstate) <= REPLAY_AT, "the head must fit before the replay memory");
 
@@ -154,7 +169,15 @@ struct epreg {			/* one descriptor in one epoll set, as the application asked */
 	uint64_t data;
 	bool out;		/* taken out of the kernel's set while the link is mended */
 	bool rearm;		/* an event of a ONESHOT was kept from the application */
-	struct epreg *next_v, *next_set;
+	/* On a ring (ep_ring.c). */
+	bool over;		/* the kernel only wakes us; readiness is told by the ring */
+	bool hot, fired;	/* in the set's list; a ONESHOT that has fired */
+	uint32_t native;	/* what the kernel said of the base link */
+	uint32_t full_seen;	/* ET: v->full when EPOLLOUT was told last */
+	uint32_t told;		/* ET: level events that were told */
+	uint64_t tail_seen;	/* ET: the tail that was told */
+	uint64_t last;		/* tick of the last readiness */
+	struct epreg *next_v, *next_set, *next_hot;
 };
 
 struct mend;
@@ -169,11 +192,15 @@ struct vsock {
 	uint8_t role, family;
 	_Atomic uint8_t never;				/* reason not to upgrade, 0: may */
 	_Atomic uint32_t ops, next_try;		/* calls so far (listener: connections) */
+	_Atomic(struct vring *) ring;		/* this process's view of the ring; NULL: the link is TCP */
+	_Atomic uint32_t until_ring;		/* live: sends left before a ring pays */
 	/* line 1: counters of the plain time */
 	_Alignas(64) _Atomic uint64_t rx0;
 	_Atomic uint32_t tx0;
 	_Atomic uint32_t inside;		/* threads in the slow paths, which look at st */
 	_Atomic uint32_t pollers;		/* threads in the kernel's poll with it */
+	_Atomic uint32_t lookers;		/* threads that look at the ring, or sleep on it, without a lock */
+	_Atomic uint32_t full;			/* sends that found the ring full */
 	_Atomic uint32_t nfd;
 	_Atomic int fd;				/* one of its descriptors */
 	_Atomic uint32_t free_next;		/* free list */
@@ -185,6 +212,7 @@ struct vsock {
 	uint32_t marked_pid;			/* listener: who left the marker */
 	struct tuple tuple;			/* once it was looked at for an upgrade */
 	_Atomic uint64_t offer_nonce;			/* our offer that is out (acceptor: that we took), 0 none */
+	bool no_ring;					/* the application set what a ring cannot do */
 	bool offer_far;					/* it goes through the agents */
 	uint8_t why_far;				/* what they said */
 	/* the helper's */
@@ -209,6 +237,7 @@ struct vsock {
 #define WANT_BUSY	32u	/* the helper is at it: not to be given back */
 
 extern _Atomic uint32_t vs_live_count;	/* live vsocks in this process */
+extern _Atomic uint32_t vs_ring_count;	/* those on a ring */
 extern _Atomic uint32_t vs_remote_count;	/* those whose other end is on another host (at most) */
 extern shlock vs_fds_lock;
 extern struct vsock *vs_live_head;	/* under vs_fds_lock */
@@ -224,6 +253,9 @@ struct vsock *vs_by_gid(const uint8_t *gid, enum ho_role role);	/* vs_fds_lock i
 struct vsock *vs_gid_chain(uint16_t first_two);
 /* Counting every visible receive, modulo 2^48. */
 uint64_t vs_rx_count(struct vsock *v);
+/* Offsets of the next byte to consume and to send, whatever the link. The first modulo 2^48. */
+uint64_t vs_rx_off(struct vsock *v);
+uint64_t vs_tx_off(struct vstate *st);
 bool vs_rx_busy(struct vsock *v);
 void vs_phase(struct vstate *st, uint32_t set, uint32_t clear);	/* and wakes the waiters */
 void vs_phase_next(struct vstate *st, uint32_t set, uint32_t clear);	/* the next link's generation, too */

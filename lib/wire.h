@@ -26,6 +26,8 @@ enum msg_type {
 #define MSGF_CLOSED	4	/* NOTICE: closed, or plain again: believe the kernel */
 #define MSGF_MOVED	8	/* OWN: the end was elsewhere before */
 #define MSGF_FIN	32	/* REQ, OK: the sender's stream ends at tx_end */
+#define MSGF_RING	64	/* REQ, OK: the link is a ring, and this is my box */
+#define MSGF_BARRIER	128	/* ... my process takes part in sys_barrier */
 #define MSGF_GONE	16	/* ADDR: the address is no longer the host's */
 
 /* COMMAND.op */

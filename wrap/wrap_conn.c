@@ -2,10 +2,12 @@
 #include "wrap.h"
 #include "conf.h"
 #include "ep.h"
+#include "link_tcp.h"
 #include "meet.h"
 #include "park.h"
-#include "vs_io.h"
+#include "vring.h"
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <string.h>
 
 int __wrap_socket(int domain, int type, int protocol)
@@ -172,11 +174,52 @@ int __wrap_getpeername(int fd, struct sockaddr *addr, socklen_t *len)
 	return n ? tell(fd, &n->peer, n->peer_len, addr, len) : sys_getpeername(fd, addr, len);
 }
 
+/* Options by which the kernel does something to the stream that a ring would not do. */
+static bool not_on_a_ring(int level, int name, const void *val, socklen_t len)
+{
+	int n = 0;
+
+	if (len >= sizeof(n))
+		memcpy(&n, val, sizeof(n));
+	return (level == SOL_SOCKET && ((name == SO_RCVLOWAT && n > 1) || (name == SO_ZEROCOPY && n))) ||
+		(level == IPPROTO_TCP && (name == TCP_ULP || name == TCP_REPAIR));
+}
+
+int __wrap_setsockopt(int fd, int level, int name, const void *val, socklen_t len)
+{
+	struct vsock *v = fdtab_vsock(fd);
+
+	/* Doorbells go at once, whatever the application wants for its bytes. */
+	if (v && level == IPPROTO_TCP && name == TCP_NODELAY && vring_of(v)) {
+		int on, r = sys_setsockopt(fd, level, name, val, len);
+
+		if (r == 0) {
+			memcpy(&on, val, sizeof(on));
+			atomic_store(&atomic_load(&v->st)->nodelay, on != 0);
+			link_set_nodelay(fd, true);
+		}
+		return r;
+	}
+	/* The kernel checks the call; a bad one changes nothing, here neither. */
+	if (v && unlikely(name == SO_RCVLOWAT || name == SO_ZEROCOPY || name == TCP_ULP || name == TCP_REPAIR) &&
+	    sys_setsockopt(fd, level, name, val, len) == 0 && not_on_a_ring(level, name, val, len)) {
+		v->no_ring = true;
+		if (vring_of(v))
+			vring_leave(v, true);
+	}
+	return sys_setsockopt(fd, level, name, val, len);
+}
+
 int __wrap_getsockopt(int fd, int level, int name, void *val, socklen_t *len)
 {
 	struct vsock *v = fdtab_vsock(fd);
 	int r = sys_getsockopt(fd, level, name, val, len);
 
+	if (v && r == 0 && level == IPPROTO_TCP && name == TCP_NODELAY && *len == sizeof(int) && vring_of(v)) {
+		int on = atomic_load(&atomic_load(&v->st)->nodelay);
+
+		memcpy(val, &on, sizeof(on));
+	}
 	/* An error that only the old link has is not the connection's. */
 	if (v && r == 0 && level == SOL_SOCKET && name == SO_ERROR && *len == sizeof(int) && vs_live(v)) {
 		int err;

@@ -3,7 +3,7 @@
 #include "ep.h"
 #include "helper.h"
 #include "log.h"
-#include "vs_io.h"
+#include "vring.h"
 #include <fcntl.h>
 #include <linux/close_range.h>
 #include <linux/sockios.h>
@@ -122,9 +122,19 @@ int __wrap_dup3(int fd, int to, int flags)
 	DUP(fd, e, sys_dup3(fd, to, flags));
 }
 
+/* On a ring the kernel is not there to know. */
+static void nonblocking(struct vsock *v, bool on)
+{
+	struct vstate *st = vs_live(v) ? atomic_load(&v->st) : NULL;
+
+	if (st)
+		atomic_store(&st->nonblock, on);
+}
+
 int __wrap_fcntl(int fd, int cmd, long arg)
 {
 	uintptr_t e = fdtab_raw(fd);
+	int r;
 
 	if (likely(!e))
 		return sys_fcntl(fd, cmd, arg);
@@ -132,7 +142,10 @@ int __wrap_fcntl(int fd, int cmd, long arg)
 		return bad_fd();
 	if (cmd == F_DUPFD || cmd == F_DUPFD_CLOEXEC)
 		DUP(fd, e, sys_fcntl(fd, cmd, arg));
-	return sys_fcntl(fd, cmd, arg);
+	r = sys_fcntl(fd, cmd, arg);
+	if (cmd == F_SETFL && r == 0 && !(e & FD_TAGS))
+		nonblocking((struct vsock *)e, arg & O_NONBLOCK);
+	return r;
 }
 
 int __wrap_fcntl64(int fd, int cmd, long arg)
@@ -145,9 +158,20 @@ int __wrap_ioctl(int fd, unsigned long req, long arg)
 	struct vsock *v = fdtab_vsock(fd);
 	int r = sys_ioctl(fd, req, arg);
 
+	if (likely(!v) || r != 0 || !vs_live(v))
+		return r;
 	/* What the new link has not taken yet is as unsent as what the kernel holds. */
-	if (unlikely(v != NULL) && r == 0 && req == SIOCOUTQ && vs_live(v))
+	if (req == SIOCOUTQ)
 		*(int *)arg += (int)vs_unsent(v);
+	if (req == FIONBIO)
+		nonblocking(v, *(int *)arg != 0);
+	if (!vring_of(v))
+		return r;
+	/* The kernel counts doorbells. */
+	if (req == FIONREAD)
+		*(int *)arg = (int)vring_inq(v);
+	else if (req == SIOCOUTQ)
+		*(int *)arg = (int)(vring_outq(v) + vs_unsent(v));
 	return r;
 }
 

@@ -228,8 +228,10 @@ ssize_t __wrap_splice(int in, off_t *ioff, int out, off_t *ooff, size_t n, unsig
 {
 	struct vsock *v = fdtab_vsock(in), *w = fdtab_vsock(out);
 
-	if (v)
+	if (v) {
+		vs_settle(v);
 		vs_demote(v, REASON_SPLICE);
+	}
 	if (w) {
 		vs_settle(w);
 		vs_demote(w, REASON_SPLICE);

@@ -89,6 +89,8 @@ int __wrap_epoll_ctl(int ep, int op, int fd, struct epoll_event *ev)
 		errno = EBADF;
 		return -1;
 	}
+	if (unlikely(op == EPOLL_CTL_ADD && fdtab_epset(fd)) && !roam_vfork_child)
+		ep_nest(fdtab_epset(fd));
 	if (!s || !(v = fdtab_vsock(fd)) || roam_vfork_child)
 		return sys_epoll_ctl(ep, op, fd, ev);
 	return ep_ctl(ep, s, op, fd, v, ev);

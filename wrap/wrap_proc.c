@@ -3,7 +3,7 @@
 #include "fdtab.h"
 #include "helper.h"
 #include "sys.h"
-#include "vsock.h"
+#include "vring.h"
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/single_threaded.h>
@@ -47,6 +47,8 @@ int __wrap_pthread_create(pthread_t *t, const pthread_attr_t *at, void *(*fn)(vo
 void roam_vfork_mark(long in_child);
 void roam_vfork_mark(long in_child)
 {
+	if (in_child)
+		vring_leave_inherited();
 	roam_vfork_child = (int)in_child;
 }
 
@@ -141,6 +143,7 @@ pid_t __wrap_vfork(void)
 	{					\
 		int r_;				\
 						\
+		vring_leave_inherited();	\
 		vs_exec(true);			\
 		r_ = sys_##name args;		\
 		vs_exec(false);			\
@@ -153,6 +156,20 @@ EXEC(execvpe, (const char *file, char *const argv[], char *const envp[]), (file,
 EXEC(fexecve, (int fd, char *const argv[], char *const envp[]), (fd, argv, envp))
 EXEC(execveat, (int dir, const char *path, char *const argv[], char *const envp[], int flags),
      (dir, path, argv, envp, flags))
+
+int __wrap_posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *fa,
+		       const posix_spawnattr_t *at, char *const argv[], char *const envp[])
+{
+	vring_leave_inherited();
+	return sys_posix_spawn(pid, path, fa, at, argv, envp);
+}
+
+int __wrap_posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t *fa,
+			const posix_spawnattr_t *at, char *const argv[], char *const envp[])
+{
+	vring_leave_inherited();
+	return sys_posix_spawnp(pid, file, fa, at, argv, envp);
+}
 
 /* The open argument lists become arrays; then they go the way of the others. */
 #define COLLECT(first, last)						\

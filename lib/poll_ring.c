@@ -1,0 +1,165 @@
+#include "poll_ring.h"
+#include "ep.h"
+#include "vring.h"
+#include "vs_int.h"
+
+#define ALWAYS (POLLERR | POLLHUP | POLLNVAL)
+#define TROUBLE (POLLERR | POLLHUP | POLLRDHUP)
+#define KERNEL_EVERY 16u	/* looks at the rings, then one into the kernel while spinning */
+
+static __thread struct spin poll_spin;
+
+static struct vsock *ringed(int fd, struct vring **vr)
+{
+	struct vsock *v = fd < 0 ? NULL : fdtab_vsock(fd);
+
+	*vr = v ? vring_of(v) : NULL;
+	return *vr ? v : NULL;
+}
+
+/* What the rings say: entries that are ready; *rings: how many there are. */
+static int look(struct pollfd *fds, nfds_t n, nfds_t *rings)
+{
+	struct vring *vr;
+	struct vsock *v;
+	int ready = 0;
+	nfds_t i;
+
+	*rings = 0;
+	for (i = 0; i < n; i++) {
+		fds[i].revents = 0;
+		v = ringed(fds[i].fd, &vr);
+		if (!v)
+			continue;
+		++*rings;
+		fds[i].revents = (short)(vring_events(v, vr) & (fds[i].events | ALWAYS));
+		ready += fds[i].revents != 0;
+	}
+	return ready;
+}
+
+/* For the kernel: of a ring's base only doorbells and the end count. */
+static void translate(struct pollfd *tmp, const struct pollfd *fds, nfds_t n)
+{
+	struct vring *vr;
+	nfds_t i;
+
+	memcpy(tmp, fds, n * sizeof(*tmp));
+	for (i = 0; i < n; i++)
+		if (ringed(tmp[i].fd, &vr))
+			tmp[i].events = POLLIN | POLLRDHUP;
+}
+
+/* The kernel's results into fds; entries that are ready. */
+static int merge(struct pollfd *fds, const struct pollfd *tmp, nfds_t n, bool *kept)
+{
+	struct vring *vr;
+	struct vsock *v;
+	int ready = 0;
+	nfds_t i;
+
+	for (i = 0; i < n; i++) {
+		v = ringed(fds[i].fd, &vr);
+		fds[i].revents = tmp[i].revents;
+		if (v) {
+			bool over = atomic_load(atomic_load(&v->phasep)) & PH_NOREP;
+
+			fds[i].revents = (short)(vring_events(v, vr) & (fds[i].events | ALWAYS));
+			if (tmp[i].revents & TROUBLE && vs_ready_trouble(v, (uint32_t)tmp[i].revents)) {
+				*kept |= vs_mending(v);
+				continue;
+			}
+			fds[i].revents |= (short)(tmp[i].revents & (over ? fds[i].events | ALWAYS : ALWAYS));
+			if (over && fds[i].events & POLLOUT)
+				fds[i].revents |= POLLOUT;
+		} else if (fds[i].revents & TROUBLE && fds[i].fd >= 0 && (v = fdtab_vsock(fds[i].fd)) != NULL &&
+			   vs_ready_trouble(v, (uint32_t)fds[i].revents)) {
+			fds[i].revents = 0;
+			*kept = true;
+		}
+		ready += fds[i].revents != 0;
+	}
+	return ready;
+}
+
+/* Every ring that is waited for will wake us; false: one has something. */
+static bool arm(struct pollfd *fds, nfds_t n)
+{
+	struct vring *vr;
+	struct vsock *v;
+	nfds_t i, rings;
+
+	for (i = 0; i < n; i++) {
+		v = ringed(fds[i].fd, &vr);
+		if (v && !vring_arm(v, vr, fds[i].fd, fds[i].events & (POLLIN | POLLRDNORM), RING_ANY,
+				    fds[i].events & (POLLOUT | POLLWRNORM)))
+			return false;
+	}
+	return look(fds, n, &rings) == 0;
+}
+
+static bool broken(struct pollfd *fds, nfds_t n)
+{
+	struct vring *vr;
+	struct vsock *v;
+	nfds_t i;
+
+	for (i = 0; i < n; i++) {
+		v = ringed(fds[i].fd, &vr);
+		if (v && vs_mending(v))
+			return true;
+	}
+	return atomic_load(&vs_to_install);
+}
+
+/* True: something is ready. */
+static bool spin(struct pollfd *fds, struct pollfd *tmp, nfds_t n, struct spin_wait *w)
+{
+	static const struct timespec zero;
+	unsigned int looks = 0;
+	bool ready;
+	nfds_t rings;
+
+	do {
+		ready = look(fds, n, &rings) != 0;
+		if (!ready && rings < n && ++looks % KERNEL_EVERY == 0) {
+			translate(tmp, fds, n);
+			ready = sys_ppoll(tmp, n, &zero, NULL) > 0;
+		}
+	} while (!ready && !broken(fds, n) && spin_more(w, SPIN_SYSCALL / 4));
+	return ready;
+}
+
+int poll_rings(struct pollfd *fds, nfds_t n, const struct timespec *tmo, const sigset_t *mask, bool *kept)
+{
+	static const struct timespec zero;
+	struct pollfd few[32], *tmp = n > ARRAY_SIZE(few) ? malloc(n * sizeof(*tmp)) : few;
+	bool ready = tmo && !tmo->tv_sec && !tmo->tv_nsec, spun;
+	struct spin_wait w;
+	nfds_t rings;
+	int r, e;
+
+	if (!tmp) {
+		errno = ENOMEM;
+		return -1;
+	}
+	ready = look(fds, n, &rings) != 0 || ready;
+	spun = !ready && rings;
+	if (spun)
+		ready = (spin_begin(&w, &poll_spin, 0, NULL) && spin(fds, tmp, n, &w)) || broken(fds, n) || !arm(fds, n);
+	translate(tmp, fds, n);
+	/* Something is there, or may be: what else is? */
+	r = sys_ppoll(tmp, n, ready ? &zero : tmo, mask);
+	e = errno;
+	if (spun)
+		spin_end(&w);
+	if (r >= 0)
+		r = merge(fds, tmp, n, kept);
+	if (tmp != few)
+		free(tmp);
+	/* Woken by a doorbell for nothing, or a link to be exchanged. */
+	if (r == 0)
+		*kept = true;
+	errno = e;
+	return r;
+}

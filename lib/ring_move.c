@@ -1,0 +1,172 @@
+/*
+ * When does a connection move to a ring, and back?
+ *
+ * Making one costs about half a millisecond in which nothing moves, and up to
+ * half a MiB of memory: not for a connection that ends after a few exchanges.
+ * So the opener waits for AUTO_SENDS of its own sends, and the acceptor, who
+ * may do all the sending, for four times as many; 16 KiB count as another one.
+ */
+#include "vring.h"
+#include "vs_int.h"
+#include "conf.h"
+
+#define AUTO_SENDS	32u
+#define SIZE_SMALL	(64u << 10)	/* small messages: what lies in the cache */
+#define SIZE_BULK	(256u << 10)
+#define BULK_BYTES	(1u << 20)
+#define RINGS_MAX	8192u		/* of one process: 4 GiB at the very most */
+#define LEAVE_NS	UINT64_C(10000000000)
+
+/*
+ * Joining sys_barrier takes the kernel 10 to 20 ms in a process with threads
+ * (it waits for every CPU): once, and not while a connection stands still.
+ */
+static _Atomic bool wanted, ready;
+
+void vring_get_ready(void)
+{
+	struct vsock *v;
+
+	if (likely(!atomic_load(&wanted)) || atomic_load(&ready))
+		return;
+	sys_barrier_join();
+	atomic_store(&ready, true);
+	shlock_take(&vs_fds_lock, -1, false);
+	for (v = vs_live_head; v; v = v->live_next)
+		if (atomic_load(&v->until_ring) != UINT32_MAX)
+			vring_say(v, PAIR_RING_MAY);
+	shlock_drop(&vs_fds_lock);
+}
+
+void vring_say(struct vsock *v, uint32_t what)
+{
+	struct vstate *st = atomic_load(&v->st);
+
+	if (v->pair && v->pair != &st->own_pair)
+		atomic_store(&v->pair->side[st->ho.role].ring, what);
+}
+
+bool vring_peer_moves(struct vsock *v)
+{
+	struct vstate *st = atomic_load(&v->st);
+
+	return v->pair && v->pair != &st->own_pair &&
+		atomic_load(&v->pair->side[!st->ho.role].ring) >= PAIR_RING_NOW;
+}
+
+bool vring_wanted(struct vsock *v)
+{
+	struct vstate *st = atomic_load(&v->st);
+	uint32_t theirs = v->pair ? atomic_load(&v->pair->side[!st->ho.role].ring) : PAIR_RING_NO;
+
+	return vring_may(v) && theirs != PAIR_RING_LEAVE && (atomic_load(&st->ring_want) || theirs == PAIR_RING_NOW);
+}
+
+void vring_begin_count(struct vsock *v)
+{
+	struct vstate *st = atomic_load(&v->st);
+	uint8_t link = conf()->link;
+	bool yes = link == CONF_LINK_AUTO || link == CONF_LINK_RING;
+
+	if (yes && atomic_load(&ready))
+		vring_say(v, PAIR_RING_MAY);
+	else if (yes)
+		atomic_store(&wanted, true);
+	if (yes)
+		atomic_store(&v->until_ring, (link == CONF_LINK_RING ? 1 : AUTO_SENDS) * (st->ho.role == HO_OPENER ? 1 : 4));
+}
+
+uint32_t vring_size(struct vsock *v)
+{
+	struct vstate *st = atomic_load(&v->st);
+
+	return vs_tx_off(st) + vs_rx_off(v) > BULK_BYTES ? SIZE_BULK : SIZE_SMALL;
+}
+
+bool vring_may(struct vsock *v)
+{
+	struct vstate *st = atomic_load(&v->st);
+	uint8_t link = conf()->link;
+
+	return atomic_load(&ready) && (link == CONF_LINK_AUTO || link == CONF_LINK_RING) && !atomic_load(&st->remote) &&
+		v->pair && v->pair != &st->own_pair && !atomic_load(&st->ring_never) && !v->no_ring &&
+		/* The others of a tree could not map it. */
+		(!atomic_load(&st->shared) || vs_last_sharer(v, st)) &&
+		atomic_load(&v->pair->side[!st->ho.role].ring) != PAIR_RING_NO &&
+		atomic_load(&vs_ring_count) < RINGS_MAX && helper_own_table() && sys_may_ring && !ep_nested(v);
+}
+
+bool vring_propose(struct vsock *v)
+{
+	struct vstate *st = atomic_load(&v->st);
+
+	if (!vs_live_now(v) || vring_of(v) || !vring_may(v) || atomic_load(&st->phase) & PH_BITS ||
+	    st->shut_wr || st->shut_rd || vs_peer_closed(v, st) || atomic_load(&st->trim_limit) != UINT64_MAX)
+		return false;
+	atomic_store(&st->ring_want, true);
+	vring_say(v, PAIR_RING_NOW);
+	st->moving = true;
+	vs_break(v, 0, "ring");
+	return true;
+}
+
+void vring_due(struct vsock *v)
+{
+	struct vstate *st = atomic_load(&v->st);
+
+	/* The peer may not be ready, or the link only just made. */
+	if (!vring_propose(v) && st && vs_live(v) && !atomic_load(&st->remote) && !vring_of(v) && !st->shut_wr &&
+	    !st->shut_rd && !atomic_load(&st->ring_never) && !v->no_ring)
+		atomic_store(&v->until_ring, 64);
+}
+
+bool vring_leave(struct vsock *v, bool never)
+{
+	struct vstate *st = atomic_load(&v->st);
+	uint64_t end = sys_now_ns() + LEAVE_NS;
+	int e = errno;
+
+	if (!st)
+		return false;
+	if (never)
+		atomic_store(&st->ring_never, true);
+	atomic_store(&st->ring_want, false);
+	while (vs_live(v) && vring_of(v)) {
+		if (atomic_load(&st->phase) & PH_NOREP || sys_now_ns() >= end)
+			break;
+		if (!(atomic_load(&st->phase) & PH_MEND)) {
+			vs_install();
+			if (!vring_of(v))
+				break;
+			if (!vs_mending(v)) {
+				st->moving = true;
+				vring_say(v, PAIR_RING_LEAVE);
+				vs_break(v, 0, "tcp");
+			}
+		}
+		vs_wait_mend(v, end, true);
+	}
+	if (vs_live(v) && vs_mending(v))
+		vs_wait_mend(v, end, true);
+	errno = e;
+	return vs_live(v) && !vring_of(v);
+}
+
+void vring_leave_inherited(void)
+{
+	int fd, top, flags, e = errno;
+	struct vsock *v;
+
+	if (likely(!atomic_load(&vs_ring_count)) || roam_vfork_child)
+		return;
+	top = fdtab_top();
+	for (fd = 0; fd < top; fd++) {
+		v = fdtab_vsock(fd);
+		if (!v || !vring_of(v))
+			continue;
+		flags = sys_fcntl(fd, F_GETFD, 0);
+		if (flags >= 0 && !(flags & FD_CLOEXEC))
+			vring_leave(v, false);
+	}
+	errno = e;
+}

@@ -1,0 +1,87 @@
+/* Is a ring ready? And what must be done before sleeping on it in the kernel. */
+#include "vring.h"
+#include "vs_int.h"
+
+short vring_events(struct vsock *v, struct vring *vr)
+{
+	struct vstate *st = atomic_load(&v->st);
+	uint64_t fin;
+	uint32_t ph;
+	short ev = 0;
+
+	if (!st)
+		return 0;
+	ph = atomic_load(atomic_load(&v->phasep));
+	if (vs_mending(v))
+		return 0;
+	/* The end before the bytes: those that came before it are then seen. */
+	fin = vring_fin(v, st);
+	if (ring_look(&vr->r, RING_RX))
+		ev |= POLLIN | POLLRDNORM;
+	if (ph & PH_NOREP)
+		return ev;		/* the rest is the kernel's to say */
+	if (st->shut_rd || fin < PAIR_FIN_SOON || vs_peer_closed(v, st))
+		ev |= POLLIN | POLLRDNORM | POLLRDHUP;
+	if (st->shut_wr || vs_peer_closed(v, st) || (!(ph & PH_UNSENT) && ring_look(&vr->r, RING_TX)))
+		ev |= POLLOUT | POLLWRNORM;
+	if (st->shut_wr && (fin < PAIR_FIN_SOON || st->shut_rd))
+		ev |= POLLHUP;
+	return ev;
+}
+
+static bool arm_rx(struct vsock *v, struct vring *vr, struct vstate *st, int fd, bool in, uint64_t seen)
+{
+	enum shlock_result lr = shlock_take(&st->rx, 1000000, false);
+	uint64_t known;
+	char junk[64];
+	bool ok;
+
+	if (lr != SHLOCK_OK && lr != SHLOCK_DIED)
+		return false;
+	if (atomic_load(&v->ring) != vr || vs_mending(v) || ring_avail(&vr->r) < 0) {
+		shlock_drop(&st->rx);
+		return false;
+	}
+	known = in ? seen == RING_ANY ? atomic_load(&st->ring.rx_head) : seen : st->ring.rx_tail;
+	ok = st->ring.rx_tail == known;
+	/* Not while there is something to read: the byte is how others in the kernel know. */
+	if (ok && (!in || known == atomic_load(&st->ring.rx_head)))
+		while (sys_recv(fd, junk, sizeof(junk), MSG_DONTWAIT) > 0)
+			;
+	ok = ok && ring_arm_poll(&vr->r, RING_RX, known);
+	shlock_drop(&st->rx);
+	return ok;
+}
+
+static bool arm_tx(struct vsock *v, struct vring *vr, struct vstate *st, int fd)
+{
+	enum shlock_result lr = shlock_take(&st->tx, 0, false);
+	bool ok;
+
+	if (lr != SHLOCK_OK && lr != SHLOCK_DIED)
+		return false;
+	if (atomic_load(&v->ring) != vr || vs_mending(v)) {
+		shlock_drop(&st->tx);
+		return false;
+	}
+	if (atomic_load(&st->phase) & PH_UNSENT)
+		vs_flush_locked(v, fd);
+	ok = ring_arm_poll(&vr->r, RING_TX, RING_ANY);
+	shlock_drop(&st->tx);
+	return ok;
+}
+
+bool vring_arm(struct vsock *v, struct vring *vr, int fd, bool in, uint64_t seen, bool out)
+{
+	struct vstate *st = atomic_load(&v->st);
+	int e = errno;
+	bool ok;
+
+	if (!st)
+		return false;
+	if (atomic_load(&st->phase) & PH_NOREP)
+		return !in || !ring_look(&vr->r, RING_RX);
+	ok = arm_rx(v, vr, st, fd, in, seen) && (!out || arm_tx(v, vr, st, fd));
+	errno = e;
+	return ok;
+}
