@@ -268,3 +268,14 @@ void link_set_nodelay(int fd, bool on)
 
 	sys_setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &v, sizeof(v));
 }
+
+void link_drain(int fd)
+{
+	char junk[64];
+	int n;
+
+	/* recv of what is there, and no more: an error is left for whom it concerns. */
+	while ((n = sys_inq(fd)) > 0 &&
+	       sys_recv(fd, junk, (size_t)n < sizeof(junk) ? (size_t)n : sizeof(junk), MSG_DONTWAIT) > 0)
+		;
+}

@@ -43,6 +43,8 @@ socklen_t link_sockaddr(struct sockaddr_storage *ss, int family, const uint8_t a
 int link_open(int family);	/* 4 or 6: a TCP socket, non-blocking, close-on-exec; -1/errno */
 /* Copies what the application can have set from one socket to another. */
 void link_copy_options(int from, int to);
+/* Takes away the bytes that are there; a pending error stays. */
+void link_drain(int fd);
 bool link_nodelay(int fd);
 void link_set_nodelay(int fd, bool on);
 /* Copies the unread bytes without taking them; the number, or -1. */

@@ -38,7 +38,8 @@ static uint32_t count_ring(struct mend *m)
 	if (!vring_to_replay(m->v))
 		return REASON_MEMORY;
 	vring_to_counters(m->v);
-	m->fin_theirs = false;
+	/* A peer that is gone and had read everything ended like any other. */
+	m->fin_theirs = vring_of(m->v) && ring_all_taken(&vring_of(m->v)->r);
 	return state_unread(m, -1, atomic_load(&st->ring.rx_head), 0);
 }
 

@@ -14,6 +14,9 @@ void mend_pull(struct chan *c, const struct msg *req, const uint8_t *buf, size_t
 		return;
 	}
 	d = mend_of(v);
+	/* Somebody who shares it found it broken, or leaves it, and waits for us. */
+	if (d && atomic_load(&st->phase) & PH_MEND)
+		mend_poke(v);
 	fd = d ? mend_own_fd(d) : -1;
 	if (fd < 0 || vs_gen(st) < m.gen || atomic_load(&st->phase) & PH_MEND) {
 		mend_say_no(c, req, st, REASON_BUSY);

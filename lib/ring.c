@@ -61,6 +61,7 @@ static void progress(struct ring *r)
 
 void ring_expect(struct ring *r)
 {
+	store(&r->out->taken, load(&r->end->tail));
 	store(&r->in->tail, r->end->rx_tail);
 	store(&r->in->head, load(&r->end->tail));
 }
@@ -72,6 +73,7 @@ void ring_open(struct ring *r)
 	store(&e->light, r->prov->joined && r->prov->ops->barrier);
 	if (load(&e->light))
 		e->rx_sleep.state = RING_LIGHT;
+	store(&r->in->taken, load(&e->rx_head));
 	store(&r->out->rx_state, e->rx_sleep.state);
 	store(&r->out->tx_state, 0);
 	store(&r->out->mark, 0);
@@ -352,6 +354,7 @@ static inline void consume(struct ring *r, uint64_t head, uint32_t *call)
 	struct ring_end *e = r->end;
 
 	store(&e->rx_head, head);
+	store(&r->in->taken, head);
 	if (unlikely(head - e->told >= r->size / 4))
 		credit(r, head, call);
 }
@@ -480,6 +483,11 @@ long ring_room(struct ring *r)
 bool ring_look_slow(struct ring *r, enum ring_dir dir)
 {
 	return (dir == RING_RX ? ring_avail(r) : ring_room(r)) != 0;
+}
+
+bool ring_all_taken(const struct ring *r)
+{
+	return r->direct && load(&r->out->taken) == load(&r->end->tail);
 }
 
 size_t ring_unread(const struct ring *r, uint64_t off, const uint8_t **p)

@@ -4,9 +4,9 @@
  * has to be woken is returned, and ring_wait.c does it.
  *
  * Each end owns one box (a provider's region, provider.h).  Only the peer
- * writes to it, only its owner reads it:
+ * writes to it, only its owner reads it (but for `taken`):
  *
- *	       0   unused
+ *	       0   taken					the owner has read: for a post mortem
  *	     128   tail      mark      word[6]		the peer sends:  producer line
  *	     256   head					the peer has read: consumer line (credit)
  *	     384   rx_state  tx_state  cpu		how the peer waits
@@ -75,7 +75,8 @@
 #define RING_GEN	8u	/* the rest counts */
 
 struct ring_box {
-	_Alignas(128) uint8_t unused[128];
+	/* The exception: the owner's own word, on a line that nobody else looks at while it lives. */
+	_Alignas(128) _Atomic uint64_t taken;
 	_Alignas(128) _Atomic uint64_t tail;
 	_Atomic uint64_t mark;
 	_Atomic uint64_t word[RING_INLINE / 8];
@@ -166,6 +167,8 @@ long ring_skip(struct ring *r, size_t n, uint32_t *call);
 long ring_avail(struct ring *r);
 long ring_room(struct ring *r);
 
+/* Had a peer that was killed read all that we sent? (direct) */
+bool ring_all_taken(const struct ring *r);
 /* Sending: sent bytes the peer has not credited, contiguous from `off`; 0 at the end. */
 size_t ring_unread(const struct ring *r, uint64_t off, const uint8_t **p);
 /* After a lock was taken over from a dead owner: what it sent is told, sleepers are woken once more. */

@@ -120,6 +120,22 @@ void vring_due(struct vsock *v)
 		atomic_store(&v->until_ring, 64);
 }
 
+/* A process that is about to exec must not be the one that has the new link: another sharer shall mend. */
+static void lead_elsewhere(struct vsock *v, struct vstate *st)
+{
+	uint32_t none = 0;
+	int i;
+
+	for (i = 0; i < NPROC; i++) {
+		uint32_t pid = atomic_load(&st->slot[i].s.pid);
+
+		if (i != v->slot && pid && pid != (uint32_t)sys_getpid() && sys_alive((int)pid)) {
+			atomic_compare_exchange_strong(&st->lead, &none, (uint32_t)i + 1);
+			return;
+		}
+	}
+}
+
 bool vring_leave(struct vsock *v, bool never)
 {
 	struct vstate *st = atomic_load(&v->st);
@@ -140,6 +156,8 @@ bool vring_leave(struct vsock *v, bool never)
 				break;
 			if (!vs_mending(v)) {
 				st->moving = true;
+				if (atomic_load(&st->shared))
+					lead_elsewhere(v, st);
 				vring_say(v, PAIR_RING_LEAVE);
 				vs_break(v, 0, "tcp");
 			}

@@ -60,6 +60,8 @@ bool sys_signals_restart(void);
  * (EAGAIN EINTR ETIMEDOUT); tmo_ns < 0 waits for ever.
  */
 int sys_futex_wait(_Atomic uint32_t *w, uint32_t val, int64_t tmo_ns);
+/* Can the word at p be read? 0, or -1/EFAULT. */
+int sys_readable_word(const void *p);
 void sys_futex_wake(_Atomic uint32_t *w, int n);
 int sys_cpu(void);				/* where we run now, -1 unknown */
 int sys_cpus(void);				/* on how many this thread may run */

@@ -324,7 +324,6 @@ void vring_end(struct vsock *v, int fd)
 {
 	struct vstate *st = atomic_load(&v->st);
 	struct linger now = { .l_onoff = 1 };
-	char junk[64];
 
 	if (!vring_of(v) || atomic_load(&st->phase) & PH_NOREP || !vs_last_sharer(v, st))
 		return;
@@ -336,6 +335,5 @@ void vring_end(struct vsock *v, int fd)
 		return;
 	}
 	/* A doorbell left in the queue would look like them. */
-	while (sys_recv(fd, junk, sizeof(junk), MSG_DONTWAIT) > 0)
-		;
+	link_drain(fd);
 }

@@ -81,13 +81,13 @@ static bool vring_shutdown(struct vsock *v, int fd, int how)
 			shlock_drop(&st->tx);
 			return false;
 		}
-		vs_announce_fin(v, how == SHUT_RDWR && !(atomic_load(&st->phase) & PH_UNSENT));
+		vs_announce_fin(v, (how == SHUT_RDWR || st->shut_rd) && !(atomic_load(&st->phase) & PH_UNSENT));
 		shlock_drop(&st->tx);
 		vring_kick_peer(v, fd);
 	}
-	/* Readers here, in the kernel's poll or on the ring, are told. */
+	/* Readers here, in the kernel's poll or on the ring, are told. Without streams there are no doorbells. */
 	if (how != SHUT_WR)
-		sys_shutdown(fd, SHUT_RD);
+		sys_shutdown(fd, st->shut_wr ? SHUT_RDWR : SHUT_RD);
 	vring_kick(v);
 	ep_hot(v);
 	errno = e;

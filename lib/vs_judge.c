@@ -171,6 +171,9 @@ bool vs_ready_trouble(struct vsock *v, uint32_t events)
 	if (sys_poll(&p, 1, 0) <= 0 || !(p.revents & (POLLERR | POLLHUP | POLLRDHUP)))
 		return true;
 	events = (uint32_t)p.revents;
+	/* A base that we shut for reading says no more than that. */
+	if (vring_of(v) && st->shut_rd && !(events & (EPOLLERR | EPOLLHUP)))
+		return false;
 	shlock_take(&st->mx, -1, false);
 	end = vs_peer_closed(v, st) || (st->shut_rd && st->shut_wr);
 	/* Only our side's or the peer's announced end shows as HUP or RDHUP without an error. */

@@ -30,7 +30,9 @@ static void unlook(struct vsock **v)
 struct wait {
 	uint64_t end;		/* SO_RCVTIMEO, SO_SNDTIMEO: asked for before the first sleep */
 	bool asked;
+	bool some;		/* bytes have moved: a signal ends the call, whatever its handler's flags */
 };
+#define FOR_EVER INT64_C(3600000000000)		/* the kernel restarts a sleep without a time-out by itself */
 
 /* The base link of a connection that has been forked died, and nobody told us? */
 static void look_at_base(struct vsock *v, int fd)
@@ -92,6 +94,8 @@ static int sleep_on(struct vsock *v, struct vring *vr, struct vstate *st, int fd
 	if (!armed)
 		return 0;
 	/* Said after the phase, the end: whoever changed them knocks after that. */
+	if (w->some && ns < 0)
+		ns = FOR_EVER;
 	if (current(v, vr) && !over(v, st, dir)) {
 		if (t.unsure && (ns < 0 || ns > 1000000))
 			ns = 1000000;
@@ -103,7 +107,7 @@ static int sleep_on(struct vsock *v, struct vring *vr, struct vstate *st, int fd
 		ring_disarm(&vr->r, dir, &t);
 		shlock_drop(l);
 	}
-	if (e == EINTR && !w->end && sys_signals_restart())
+	if (e == EINTR && !w->end && !w->some && sys_signals_restart())
 		return 0;
 	if (e == ETIMEDOUT && shared)
 		look_at_base(v, fd);
@@ -139,7 +143,30 @@ static int wait_for(struct vsock *v, struct vring *vr, int fd, enum ring_dir dir
 	return e;
 }
 
+/* Closed under us by another thread: its number may be anything by now. */
+static ssize_t gone(struct vsock *v)
+{
+	if (vs_live(v) && atomic_load(&v->nfd))
+		return IO_NOCALL;
+	errno = EBADF;
+	return -1;
+}
+
 /* ---- receiving */
+
+/* The calls that the kernel would not have made. */
+static int refused(const struct io_op *op)
+{
+	const struct msghdr *m = op->msg;
+
+	if (op->kind == IO_VEC && (op->cnt < 0 || op->cnt > IOV_MAX))
+		return EINVAL;
+	if (op->kind == IO_MSG && m->msg_iovlen > IOV_MAX)
+		return EMSGSIZE;
+	if (op->kind == IO_FROM && op->addr && !op->len && (op->cnt < 0 || (size_t)op->cnt > sizeof(struct sockaddr_storage)))
+		return EINVAL;
+	return 0;
+}
 
 static long take(struct vring *vr, const struct io_op *op, size_t done, uint32_t *call)
 {
@@ -195,20 +222,23 @@ static ssize_t last_word(int fd, bool wait)
 	return r;
 }
 
-static ssize_t empty(struct vsock *v, struct vstate *st, int fd, const struct io_op *op)
+static ssize_t empty(struct vsock *v, struct vring *vr, struct vstate *st, int fd, const struct io_op *op)
 {
 	uint64_t fin = vring_fin(v, st);
 	ssize_t r;
 
 	if (st->shut_rd)
 		return 0;
-	if (atomic_load(&st->phase) & PH_NOREP)
-		return fin == atomic_load(&st->ring.rx_head) ? 0 : last_word(fd, !vs_nonblocking(fd, op->flags));
-	if (vs_peer_closed(v, st)) {
-		/* In order, or by a reset? Its FIN may still be on the way. */
-		r = last_word(fd, false);
-		return r < 0 && errno == EAGAIN ? 0 : r;
+	if (atomic_load(&st->phase) & PH_NOREP) {
+		if (fin == atomic_load(&st->ring.rx_head))
+			return 0;
+		r = last_word(fd, !vs_nonblocking(fd, op->flags));
+		/* A doorbell that a killed peer left unread made a reset; bytes left unread would have made one, too. */
+		return r < 0 && errno == ECONNRESET && ring_all_taken(&vr->r) ? 0 : r;
 	}
+	/* In order, or by a reset? The kernel knows; its word may still be on the way. */
+	if (vs_peer_closed(v, st))
+		return last_word(fd, false);
 	if (fin == atomic_load(&st->ring.rx_head))
 		return 0;
 	errno = EAGAIN;
@@ -218,10 +248,12 @@ static ssize_t empty(struct vsock *v, struct vstate *st, int fd, const struct io
 ssize_t vring_recv(struct vsock *v, struct vring *vr, int fd, struct io_op *op, size_t done)
 {
 	struct vstate *st = atomic_load(&v->st);
-	size_t want = vs_op_want(op), got = 0;
+	size_t want, got = 0;
+	uint64_t seen = RING_ANY;
 	struct wait w = { 0 };
 	enum shlock_result lr;
 	bool all = op->flags & MSG_WAITALL && !(op->flags & MSG_PEEK), nb = false;
+	bool peek_all = op->flags & MSG_WAITALL && op->flags & MSG_PEEK && !(op->flags & MSG_DONTWAIT);
 	uint32_t call;
 	ssize_t r;
 	long k;
@@ -229,6 +261,12 @@ ssize_t vring_recv(struct vsock *v, struct vring *vr, int fd, struct io_op *op, 
 
 	if (!st)
 		return IO_NOCALL;
+	e = refused(op);
+	if (e) {
+		errno = e;
+		return -1;
+	}
+	want = vs_op_want(op);
 	if (unlikely(op->flags & (MSG_OOB | MSG_ERRQUEUE)))
 		return sys_recv(fd, NULL, 0, op->flags | MSG_DONTWAIT);
 	for (;;) {
@@ -236,6 +274,7 @@ ssize_t vring_recv(struct vsock *v, struct vring *vr, int fd, struct io_op *op, 
 
 		call = 0;
 		k = 0;
+		r = -1;
 		lr = shlock_take(&st->rx, 1000000, false);
 		if (lr == SHLOCK_DIED)
 			ring_mend_rx(&vr->r, &call);
@@ -246,11 +285,16 @@ ssize_t vring_recv(struct vsock *v, struct vring *vr, int fd, struct io_op *op, 
 		if (lr == SHLOCK_OK || lr == SHLOCK_DIED) {
 			if (!readable(v, vr)) {
 				shlock_drop(&st->rx);
-				return got ? (ssize_t)got : IO_NOCALL;
+				return got ? (ssize_t)got : gone(v);
 			}
 			/* The end first: bytes that came before it are then there to be seen. */
 			end = over(v, st, RING_RX) || atomic_load(&st->phase) & PH_NOREP;
 			k = want ? take(vr, op, done + got, &call) : ring_avail(&vr->r);
+			/* A peek that shall have it all looks again when there is more. */
+			if (k > 0 && peek_all && (size_t)k < want && !end) {
+				seen = st->ring.rx_tail;
+				k = 0;
+			}
 			call = ring_call(&vr->r, call);
 			/* Also where the end came in between. */
 			r = k == 0 && (end || over(v, st, RING_RX)) && ring_avail(&vr->r) <= 0 ? 0 : -1;
@@ -276,11 +320,12 @@ ssize_t vring_recv(struct vsock *v, struct vring *vr, int fd, struct io_op *op, 
 			if (r == 0) {
 				if (got)
 					return (ssize_t)got;
-				r = empty(v, st, fd, op);
+				r = empty(v, vr, st, fd, op);
 				if (r >= 0 || errno != EAGAIN) {
 					no_names(op);
 					return r;
 				}
+				r = 0;		/* closed, and the kernel will say how in a moment */
 			}
 		}
 		nb = op->flags & MSG_DONTWAIT || atomic_load_explicit(&st->nonblock, memory_order_relaxed);
@@ -288,6 +333,21 @@ ssize_t vring_recv(struct vsock *v, struct vring *vr, int fd, struct io_op *op, 
 			errno = EAGAIN;
 			return got ? (ssize_t)got : -1;
 		}
+		if (unlikely(r == 0)) {
+			struct pollfd p = { fd, POLLIN, 0 };
+
+			if (sys_poll(&p, 1, 100) < 0)
+				return got ? (ssize_t)got : -1;
+			continue;
+		}
+		if (seen != RING_ANY) {
+			/* Rare: a nap will do. */
+			for (e = 0; e < 200 && st->ring.rx_tail == seen && ring_avail(&vr->r) >= 0 && readable(v, vr) &&
+			     !over(v, st, RING_RX); e++)
+				sys_nap_us(50);
+			continue;
+		}
+		w.some = got > 0;
 		e = wait_for(v, vr, fd, RING_RX, &w);
 		if (e) {
 			errno = e;
@@ -330,18 +390,6 @@ static long give(struct vring *vr, const struct io_op *op, size_t done, uint32_t
 	k = ring_putv(&vr->r, rest.iov, rest.cnt, call);
 	vs_rest_free(&rest);
 	return k;
-}
-
-/* The calls that the kernel would not have made. */
-static int refused(const struct io_op *op)
-{
-	const struct msghdr *m = op->msg;
-
-	if (op->kind == IO_VEC && (op->cnt < 0 || op->cnt > IOV_MAX))
-		return EINVAL;
-	if (op->kind == IO_MSG && m->msg_iovlen > IOV_MAX)
-		return EMSGSIZE;
-	return 0;
 }
 
 /* The peer has closed: it is the kernel who answers, as it would have, by a reset. */
@@ -390,7 +438,7 @@ ssize_t vring_send(struct vsock *v, struct vring *vr, int fd, const struct io_op
 		}
 		if (unlikely(!current(v, vr))) {
 			shlock_drop(&st->tx);
-			return done > had ? (ssize_t)(done - had) : IO_NOCALL;
+			return done > had ? (ssize_t)(done - had) : gone(v);
 		}
 		if (unlikely(st->shut_wr)) {
 			shlock_drop(&st->tx);
@@ -431,6 +479,7 @@ ssize_t vring_send(struct vsock *v, struct vring *vr, int fd, const struct io_op
 		}
 		if (k)
 			continue;
+		w.some = done > had;
 		e = wait_for(v, vr, fd, RING_TX, &w);
 		if (e) {
 			errno = e;

@@ -2,6 +2,16 @@
 #include "vring.h"
 #include "vs_int.h"
 
+static short base_events(struct vsock *v)
+{
+	struct pollfd p = { atomic_load(&v->fd), POLLIN | POLLRDNORM | POLLRDHUP, 0 };
+
+	/* Its FIN, behind doorbells. */
+	if (sys_poll(&p, 1, 0) <= 0 || !(p.revents & (POLLRDHUP | POLLHUP | POLLERR)))
+		return 0;
+	return p.revents;
+}
+
 short vring_events(struct vsock *v, struct vring *vr)
 {
 	struct vstate *st = atomic_load(&v->st);
@@ -20,7 +30,10 @@ short vring_events(struct vsock *v, struct vring *vr)
 		ev |= POLLIN | POLLRDNORM;
 	if (ph & PH_NOREP)
 		return ev;		/* the rest is the kernel's to say */
-	if (st->shut_rd || fin < PAIR_FIN_SOON || vs_peer_closed(v, st))
+	/* Closed: how, is the kernel's to say. */
+	if (vs_peer_closed(v, st))
+		ev |= base_events(v);
+	else if (st->shut_rd || fin < PAIR_FIN_SOON)
 		ev |= POLLIN | POLLRDNORM | POLLRDHUP;
 	if (st->shut_wr || vs_peer_closed(v, st) || (!(ph & PH_UNSENT) && ring_look(&vr->r, RING_TX)))
 		ev |= POLLOUT | POLLWRNORM;
@@ -33,7 +46,6 @@ static bool arm_rx(struct vsock *v, struct vring *vr, struct vstate *st, int fd,
 {
 	enum shlock_result lr = shlock_take(&st->rx, 1000000, false);
 	uint64_t known;
-	char junk[64];
 	bool ok;
 
 	if (lr != SHLOCK_OK && lr != SHLOCK_DIED)
@@ -46,8 +58,7 @@ static bool arm_rx(struct vsock *v, struct vring *vr, struct vstate *st, int fd,
 	ok = st->ring.rx_tail == known;
 	/* Not while there is something to read: the byte is how others in the kernel know. */
 	if (ok && (!in || known == atomic_load(&st->ring.rx_head)))
-		while (sys_recv(fd, junk, sizeof(junk), MSG_DONTWAIT) > 0)
-			;
+		link_drain(fd);
 	ok = ok && ring_arm_poll(&vr->r, RING_RX, known);
 	shlock_drop(&st->rx);
 	return ok;

@@ -144,16 +144,15 @@ static const struct names *logged(int fd)
 }
 
 /* The kernel's getsockname checks the pointers; then its answer is replaced. */
-static int tell(int fd, const struct sockaddr_storage *ss, socklen_t n, struct sockaddr *addr, socklen_t *len)
+static int tell(int fd, bool peer, const struct sockaddr_storage *ss, socklen_t n, struct sockaddr *addr, socklen_t *len)
 {
 	socklen_t room;
 
-	if (!len) {
-		errno = EFAULT;
+	/* The kernel looks at the length without harm; ours would be a crash. */
+	if (sys_readable_word(len) < 0)
 		return -1;
-	}
 	room = *len;
-	if (sys_getsockname(fd, addr, len) < 0)
+	if ((peer ? sys_getpeername(fd, addr, len) : sys_getsockname(fd, addr, len)) < 0)
 		return -1;
 	memcpy(addr, ss, room < n ? room : n);
 	*len = n;
@@ -164,14 +163,14 @@ int __wrap_getsockname(int fd, struct sockaddr *addr, socklen_t *len)
 {
 	const struct names *n = logged(fd);
 
-	return n ? tell(fd, &n->self, n->self_len, addr, len) : sys_getsockname(fd, addr, len);
+	return n ? tell(fd, false, &n->self, n->self_len, addr, len) : sys_getsockname(fd, addr, len);
 }
 
 int __wrap_getpeername(int fd, struct sockaddr *addr, socklen_t *len)
 {
 	const struct names *n = logged(fd);
 
-	return n ? tell(fd, &n->peer, n->peer_len, addr, len) : sys_getpeername(fd, addr, len);
+	return n ? tell(fd, !vs_mending(fdtab_vsock(fd)), &n->peer, n->peer_len, addr, len) : sys_getpeername(fd, addr, len);
 }
 
 /* Options by which the kernel does something to the stream that a ring would not do. */

@@ -131,6 +131,14 @@ static void nonblocking(struct vsock *v, bool on)
 		atomic_store(&st->nonblock, on);
 }
 
+/* A signal for each arrival: only the kernel can do that. */
+static void asynchronous(struct vsock *v)
+{
+	v->no_ring = true;
+	if (vring_of(v))
+		vring_leave(v, true);
+}
+
 int __wrap_fcntl(int fd, int cmd, long arg)
 {
 	uintptr_t e = fdtab_raw(fd);
@@ -142,6 +150,8 @@ int __wrap_fcntl(int fd, int cmd, long arg)
 		return bad_fd();
 	if (cmd == F_DUPFD || cmd == F_DUPFD_CLOEXEC)
 		DUP(fd, e, sys_fcntl(fd, cmd, arg));
+	if (cmd == F_SETFL && arg & O_ASYNC && !(e & FD_TAGS))
+		asynchronous((struct vsock *)e);
 	r = sys_fcntl(fd, cmd, arg);
 	if (cmd == F_SETFL && r == 0 && !(e & FD_TAGS))
 		nonblocking((struct vsock *)e, arg & O_NONBLOCK);
@@ -160,6 +170,8 @@ int __wrap_ioctl(int fd, unsigned long req, long arg)
 
 	if (likely(!v) || r != 0 || !vs_live(v))
 		return r;
+	if (req == FIOASYNC && *(int *)arg)
+		asynchronous(v);
 	/* What the new link has not taken yet is as unsent as what the kernel holds. */
 	if (req == SIOCOUTQ)
 		*(int *)arg += (int)vs_unsent(v);
@@ -171,7 +183,7 @@ int __wrap_ioctl(int fd, unsigned long req, long arg)
 	if (req == FIONREAD)
 		*(int *)arg = (int)vring_inq(v);
 	else if (req == SIOCOUTQ)
-		*(int *)arg = (int)(vring_outq(v) + vs_unsent(v));
+		*(int *)arg = (int)vs_unsent(v);	/* what is in the ring is with the peer */
 	return r;
 }
 

@@ -50,7 +50,7 @@
 #define CONF_TSAN 0
 #endif
 
-enum conf_mode { PLAIN, PLAINPEER, UPGRADED };
+enum conf_mode { PLAIN, PLAINPEER, UPGRADED };	/* and UPGRADED with want_ring(): on a ring */
 extern enum conf_mode conf_mode;
 
 enum conf_role { NO_PEER, CONNECTS, ACCEPTS };
@@ -167,5 +167,7 @@ void peer_finish(void);
 
 int peer_loop(int ctl);
 void warm_half(int s, int first);
+int ring_maps(void);
+int want_ring(void);
 
 #endif

@@ -163,7 +163,7 @@ static enum conf_outcome one(const struct conf_case *c, int number, const char *
 
 __attribute__((noreturn)) static void usage(void)
 {
-	fprintf(stderr, "usage: conf [--list] [--mode plain|plainpeer|upgraded] "
+	fprintf(stderr, "usage: conf [--list] [--mode plain|plainpeer|upgraded|ring] "
 			"[--only NAME|PREFIX]...\n");
 	exit(2);
 }
@@ -174,8 +174,14 @@ static enum conf_mode mode_of(const char *s)
 		return PLAIN;
 	if (!strcmp(s, "plainpeer"))
 		return PLAINPEER;
+	setenv("ROAM_LINK", "tcp", 1);
 	if (!strcmp(s, "upgraded"))
 		return UPGRADED;
+	if (!strcmp(s, "ring")) {
+		setenv("ROAM_LINK", "ring", 1);
+		setenv("CONF_RING", "1", 1);
+		return UPGRADED;
+	}
 	usage();
 }
 

@@ -19,6 +19,9 @@
 unsigned char pattern(uint64_t off);
 int peer_sleeping(pid_t pid, pid_t tid, int limit_ms);
 void warm_half(int s, int first);
+/* Mappings of rings in this process, and does this run want them? */
+int ring_maps(void);
+int want_ring(void);
 int peer_loop(int ctl);
 
 #endif

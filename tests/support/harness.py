@@ -201,6 +201,7 @@ class Case:
         env = {k: v for k, v in os.environ.items() if not k.startswith("ROAM")}
         env["ROAM_DIR"] = roam_dir or self.roam_dir
         env["ROAM_LOG"] = "info"
+        env["ROAM_LINK"] = "tcp"    # cases about rings say so
         for k, v in changes.items():
             if v is None:
                 env.pop(k, None)
