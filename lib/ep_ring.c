@@ -307,7 +307,7 @@ int ep_wait(int ep, struct epset *s, struct epoll_event *ev, int max, const stru
 		n = s->hot ? collect(s, ev, max) : 0;
 		if (n) {
 			/* The kernel's own are not forgotten while rings are busy. */
-			if (n < max && spin_tick() - s->looked > LOOK_TICKS)
+			if (n < max && (zero || spin_tick() - s->looked > LOOK_TICKS))
 				n += look(ep, s, ev + n, max - n);
 			return n;
 		}

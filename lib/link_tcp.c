@@ -279,3 +279,11 @@ void link_drain(int fd)
 	       sys_recv(fd, junk, (size_t)n < sizeof(junk) ? (size_t)n : sizeof(junk), MSG_DONTWAIT) > 0)
 		;
 }
+
+void link_abort(int fd)
+{
+	struct linger now = { .l_onoff = 1 };
+
+	if (fd >= 0)
+		sys_setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+}

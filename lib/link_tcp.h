@@ -45,6 +45,8 @@ int link_open(int family);	/* 4 or 6: a TCP socket, non-blocking, close-on-exec;
 void link_copy_options(int from, int to);
 /* Takes away the bytes that are there; a pending error stays. */
 void link_drain(int fd);
+/* When it is closed it ends by a reset: nothing of it stays in the kernel. */
+void link_abort(int fd);
 bool link_nodelay(int fd);
 void link_set_nodelay(int fd, bool on);
 /* Copies the unread bytes without taking them; the number, or -1. */

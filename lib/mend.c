@@ -183,6 +183,9 @@ void mend_give_up(struct mend *m, uint32_t reason, int err)
 	if (m->shut) {
 		/* Told once: what the kernel still holds, or else our own. */
 		sys_getsockopt(mend_own_fd(m), SOL_SOCKET, SO_ERROR, &own, &l);
+		/* A doorbell that nobody read makes a reset; bytes that nobody read would be the peer's word. */
+		if (own == ECONNRESET && !err && m->fin_theirs && vring_of(v))
+			own = 0;
 		atomic_store(&st->silent_end, !own && !err);
 		if (own || err)
 			atomic_compare_exchange_strong(&st->pending_err, &zero, own ? own : err);
@@ -340,7 +343,8 @@ void mend_poke(struct vsock *v)
 		mend_freeze(v);
 		return;
 	}
-	if (!mend_lead(m)) {
+	/* Mended long ago by a sharer, and only now noticed here: nothing to lead. */
+	if (!(ph & PH_MEND) || !mend_lead(m)) {
 		m->state = M_FOLLOW;
 		m->due = m->since;
 		return;

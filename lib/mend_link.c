@@ -94,7 +94,8 @@ int mend_quiet(struct mend *m)
 
 		m->fin_ours = link_count(fd, false, &c) == 0 &&
 			(c.state == LINK_ESTABLISHED || c.state == LINK_CLOSE_WAIT);
-		sys_shutdown(fd, SHUT_RDWR);
+		/* A link that is only left is not ended: no FIN, and no TIME_WAIT that would hold its port. */
+		sys_shutdown(fd, st->moving ? SHUT_RD : SHUT_RDWR);
 		m->shut = true;
 		m->quiet_since = now;
 		if (vring_of(m->v))
@@ -120,6 +121,9 @@ int mend_quiet(struct mend *m)
 		}
 		sys_nap_us(10);
 	}
+	/* A sender that sleeps in a full buffer is woken by nothing less. */
+	if (st->moving)
+		sys_shutdown(fd, SHUT_RDWR);
 	if (now - m->quiet_since > QUIET_NS) {
 		mend_give_up(m, REASON_BUSY, ECONNRESET);
 		return -1;
@@ -164,6 +168,8 @@ void mend_adopt(struct mend *m, int link, bool syn, const struct ho_plan *plan, 
 	shlock_drop(&st->rx);
 	if (mend_own_fd(m) >= 0)
 		link_copy_options(m->own, link);
+	/* The old one goes without a trace. */
+	link_abort(m->own);
 	if (!was)
 		atomic_store(&st->nodelay, link_nodelay(link));
 	link_set_nodelay(link, vring_of(v) || atomic_load(&st->nodelay));

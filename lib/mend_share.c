@@ -40,6 +40,9 @@ static void on_link(struct chan *c, const uint8_t *buf, size_t n, int *fds, int 
 	st = mend_state_of(m);
 	if (wire_decode(&in, st->ho.key, buf, n) == WIRE_OK && in.type == MSG_LINK && nfds == 1 &&
 	    in.gen == vs_gen(st)) {
+		/* A new link of a shared connection is never a ring. */
+		if (vring_of(c->v) && !atomic_load(&st->ring_tx))
+			vring_adopt(c->v, NULL);
 		if (helper_tell(c->v, fds[0], (uint32_t)in.gen))
 			m->told = (uint32_t)in.gen;
 	}
@@ -75,11 +78,15 @@ void mend_follow(struct mend *m)
 		if (mend_lead(m)) {		/* whoever did it is gone */
 			m->state = M_DIAL;
 			m->due = 1;
+			return;
 		}
-		return;
+		/* A link that only we leave: the leader may not know. Our PULL, turned away, tells it. */
+		if (!st->moving || m->chan || sys_now_ns() - m->since < m->backoff)
+			return;
+		m->backoff += 20 * MS;
 	}
 	/* Passed on: the program's threads install it when they come by. */
-	if (m->told == vs_gen(st)) {
+	if (m->told == vs_gen(st) && !(ph & PH_MEND)) {
 		m->due = sys_now_ns() + 50 * MS;
 		return;
 	}

@@ -80,7 +80,29 @@ uint32_t vring_size(struct vsock *v)
 {
 	struct vstate *st = atomic_load(&v->st);
 
-	return vs_tx_off(st) + vs_rx_off(v) > BULK_BYTES ? SIZE_BULK : SIZE_SMALL;
+	uint32_t size = vs_tx_off(st) + vs_rx_off(v) > BULK_BYTES ? SIZE_BULK : SIZE_SMALL;
+
+	return size > st->ring_size ? size : st->ring_size;
+}
+
+/*
+ * A kernel's buffers take megabytes before a sender has to wait, and there are
+ * programs that rely on it (both ends send first, and read then).  So a ring
+ * whose sender has slept on it without any room for GROW_NS becomes larger.
+ */
+bool vring_grow(struct vsock *v, uint32_t size)
+{
+	struct vstate *st = atomic_load(&v->st);
+
+	if (size >= RING_GROW_MAX || !vs_live(v) || !vring_may(v) || atomic_load(&st->phase) & PH_BITS ||
+	    vs_peer_closed(v, st) || atomic_load(&st->trim_limit) != UINT64_MAX)
+		return false;
+	st->ring_size = size * 4 < RING_GROW_MAX ? size * 4 : RING_GROW_MAX;
+	atomic_store(&st->ring_want, true);
+	vring_say(v, PAIR_RING_NOW);
+	st->moving = true;
+	vs_break(v, 0, "grow");
+	return true;
 }
 
 bool vring_may(struct vsock *v)

@@ -165,7 +165,8 @@ bool vring_to_replay(struct vsock *v)
 		return true;
 	if (!vr)
 		return false;		/* a process that never had it */
-	if (st->replay.end < head || st->replay.base > st->replay.end) {
+	/* It may still hold the beginning (an OK that was not confirmed), or be behind or before the ring. */
+	if (st->replay.end < head || st->replay.base > head) {
 		replay_trim(&st->replay, st->replay.end);
 		st->replay.base = st->replay.end = head;
 	}
@@ -286,6 +287,21 @@ void vring_broken(struct vsock *v, int fd)
 
 /* ---- sizes and the end */
 
+void vring_tcp_state(struct vsock *v, uint8_t *state)
+{
+	struct vstate *st = atomic_load(&v->st);
+	bool fin = vring_fin(v, st) < PAIR_FIN_SOON;
+
+	if (st->shut_wr && vs_peer_closed(v, st))
+		*state = LINK_CLOSED;
+	if (*state != LINK_ESTABLISHED || vs_peer_closed(v, st))
+		return;
+	if (st->shut_wr)
+		*state = fin ? LINK_CLOSED : LINK_FIN_WAIT2;
+	else if (fin)
+		*state = LINK_CLOSE_WAIT;
+}
+
 uint64_t vring_inq(struct vsock *v)
 {
 	struct vstate *st = atomic_load(&v->st);
@@ -323,7 +339,6 @@ uint64_t vring_outq(struct vsock *v)
 void vring_end(struct vsock *v, int fd)
 {
 	struct vstate *st = atomic_load(&v->st);
-	struct linger now = { .l_onoff = 1 };
 
 	if (!vring_of(v) || atomic_load(&st->phase) & PH_NOREP || !vs_last_sharer(v, st))
 		return;
@@ -331,7 +346,7 @@ void vring_end(struct vsock *v, int fd)
 	vring_kick_peer(v, fd);
 	if (vring_inq(v)) {
 		/* Unread bytes are thrown away: the kernel tells the sender by a reset. */
-		sys_setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+		link_abort(fd);
 		return;
 	}
 	/* A doorbell left in the queue would look like them. */

@@ -57,6 +57,8 @@ void vring_adopt(struct vsock *v, struct vring *vr);
 void vring_retire(struct vsock *v, struct vring *vr);
 void vring_timers(uint64_t now, uint64_t *next);
 void vring_fork_child(void);
+/* tcpi_state as it would be without a ring; *state: the base's. */
+void vring_tcp_state(struct vsock *v, uint8_t *state);
 /* What of a ring is still to be freed when the connection's memory is. */
 void vring_reap(struct vsock *v);
 /* Our sent bytes are in the replay buffer again; tx is held, and the phase keeps senders out. */
@@ -135,6 +137,9 @@ static inline void vring_count(struct vsock *v, size_t n)
 /* Asks for the ring now; false: not possible. */
 bool vring_propose(struct vsock *v);
 uint32_t vring_size(struct vsock *v);	/* for a new one, by what the connection has sent */
+/* A sender waits for room in a ring of this size: a larger one instead. False: not now. */
+#define RING_GROW_MAX	(4u << 20)
+bool vring_grow(struct vsock *v, uint32_t size);
 /* Back to TCP, for good (never) or not; waits until it is done. False: the connection has ended. */
 bool vring_leave(struct vsock *v, bool never);
 /* Another program is about to run with what is inherited: those descriptors must be plain sockets. */

@@ -32,6 +32,7 @@ struct wait {
 	bool asked;
 	bool some;		/* bytes have moved: a signal ends the call, whatever its handler's flags */
 };
+#define GROW_NS 5000000
 #define FOR_EVER INT64_C(3600000000000)		/* the kernel restarts a sleep without a time-out by itself */
 
 /* The base link of a connection that has been forked died, and nobody told us? */
@@ -69,7 +70,7 @@ static int sleep_on(struct vsock *v, struct vring *vr, struct vstate *st, int fd
 	shlock *l = dir == RING_RX ? &st->rx : &st->tx;
 	struct ring_ticket t;
 	int64_t ns = -1;
-	bool shared = atomic_load(&st->shared), armed;
+	bool shared = atomic_load(&st->shared), armed, grow;
 	int e = 0;
 
 	if (!w->asked)
@@ -96,6 +97,9 @@ static int sleep_on(struct vsock *v, struct vring *vr, struct vstate *st, int fd
 	/* Said after the phase, the end: whoever changed them knocks after that. */
 	if (w->some && ns < 0)
 		ns = FOR_EVER;
+	grow = dir == RING_TX && vr->r.size < RING_GROW_MAX && (ns < 0 || ns > GROW_NS);
+	if (grow)
+		ns = GROW_NS;
 	if (current(v, vr) && !over(v, st, dir)) {
 		if (t.unsure && (ns < 0 || ns > 1000000))
 			ns = 1000000;
@@ -109,6 +113,8 @@ static int sleep_on(struct vsock *v, struct vring *vr, struct vstate *st, int fd
 	}
 	if (e == EINTR && !w->end && !w->some && sys_signals_restart())
 		return 0;
+	if (e == ETIMEDOUT && grow && !ring_look(&vr->r, RING_TX) && !(w->end && sys_now_ns() >= w->end))
+		vring_grow(v, vr->r.size);
 	if (e == ETIMEDOUT && shared)
 		look_at_base(v, fd);
 	return e == EINTR ? EINTR : 0;
@@ -165,6 +171,8 @@ static int refused(const struct io_op *op)
 		return EMSGSIZE;
 	if (op->kind == IO_FROM && op->addr && !op->len && (op->cnt < 0 || (size_t)op->cnt > sizeof(struct sockaddr_storage)))
 		return EINVAL;
+	if (op->kind == IO_FROM && op->addr && !op->len && op->cnt && sys_readable_word(op->addr) < 0)
+		return EFAULT;
 	return 0;
 }
 
@@ -267,6 +275,9 @@ ssize_t vring_recv(struct vsock *v, struct vring *vr, int fd, struct io_op *op, 
 		return -1;
 	}
 	want = vs_op_want(op);
+	/* readv of nothing returns at once, where recv of nothing waits. */
+	if (!want && op->kind == IO_VEC)
+		return 0;
 	if (unlikely(op->flags & (MSG_OOB | MSG_ERRQUEUE)))
 		return sys_recv(fd, NULL, 0, op->flags | MSG_DONTWAIT);
 	for (;;) {

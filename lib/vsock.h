@@ -152,6 +152,7 @@ struct vstate {
 	_Atomic bool ring_never;	/* the application does what a ring cannot carry */
 	_Atomic bool nonblock;		/* O_NONBLOCK of the open file, as last set through us */
 	_Atomic bool nodelay;		/* TCP_NODELAY as the application set it; doorbells always have it */
+	uint32_t ring_size;		/* the next ring is to have at least this */
 	bool moving;			/* the link is left for another kind, it is not broken */
 	_Alignas(64) shlock rx;		/* receivers on the ring */
 	struct ring_end ring;

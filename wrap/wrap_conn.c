@@ -214,6 +214,9 @@ int __wrap_getsockopt(int fd, int level, int name, void *val, socklen_t *len)
 	struct vsock *v = fdtab_vsock(fd);
 	int r = sys_getsockopt(fd, level, name, val, len);
 
+	/* The base of a ring is up until both streams have ended. */
+	if (v && r == 0 && level == IPPROTO_TCP && name == TCP_INFO && *len >= 1 && vring_of(v))
+		vring_tcp_state(v, val);
 	if (v && r == 0 && level == IPPROTO_TCP && name == TCP_NODELAY && *len == sizeof(int) && vring_of(v)) {
 		int on = atomic_load(&atomic_load(&v->st)->nodelay);
 

@@ -25,6 +25,22 @@ ssize_t __wrap_recv(int fd, void *buf, size_t n, int flags)
 	return vs_recv(v, fd, buf, n, flags);
 }
 
+/* offset -1: as readv and writev. The flags but NOWAIT say nothing about sockets. */
+ssize_t __wrap_preadv2(int fd, const struct iovec *iov, int cnt, off_t off, int flags)
+{
+	struct vsock *v = fdtab_vsock(fd);
+
+	if (likely(!v) || off != -1 || flags & ~(RWF_NOWAIT | RWF_HIPRI))
+		return sys_preadv2(fd, iov, cnt, off, flags);
+	return vs_recv_any(v, fd, (struct io_op){ .kind = IO_VEC, .iov = iov, .cnt = cnt,
+						  .flags = flags & RWF_NOWAIT ? MSG_DONTWAIT : 0 });
+}
+
+ssize_t __wrap_preadv64v2(int fd, const struct iovec *iov, int cnt, off_t off, int flags)
+{
+	return __wrap_preadv2(fd, iov, cnt, off, flags);
+}
+
 ssize_t __wrap_readv(int fd, const struct iovec *iov, int cnt)
 {
 	struct vsock *v = fdtab_vsock(fd);
@@ -130,6 +146,22 @@ ssize_t __wrap_writev(int fd, const struct iovec *iov, int cnt)
 	return vs_send_live(v, fd, (struct io_op){ .kind = IO_VEC, .iov = iov, .cnt = cnt });
 }
 
+ssize_t __wrap_pwritev2(int fd, const struct iovec *iov, int cnt, off_t off, int flags)
+{
+	struct vsock *v = fdtab_vsock(fd);
+
+	if (likely(!v) || off != -1 || flags & ~(RWF_NOWAIT | RWF_HIPRI | RWF_DSYNC | RWF_SYNC))
+		return sys_pwritev2(fd, iov, cnt, off, flags);
+	PLAIN_SEND(v, sys_pwritev2(fd, iov, cnt, off, flags));
+	return vs_send_live(v, fd, (struct io_op){ .kind = IO_VEC, .iov = iov, .cnt = cnt,
+						   .flags = flags & RWF_NOWAIT ? MSG_DONTWAIT : 0 });
+}
+
+ssize_t __wrap_pwritev64v2(int fd, const struct iovec *iov, int cnt, off_t off, int flags)
+{
+	return __wrap_pwritev2(fd, iov, cnt, off, flags);
+}
+
 ssize_t __wrap_sendto(int fd, const void *buf, size_t n, int flags, const struct sockaddr *addr, socklen_t len)
 {
 	struct vsock *v = fdtab_vsock(fd);
@@ -171,13 +203,13 @@ static void passed(const struct msghdr *msg)
 ssize_t __wrap_sendmsg(int fd, const struct msghdr *msg, int flags)
 {
 	struct vsock *v = fdtab_vsock(fd);
-	ssize_t r;
 
 	if (likely(!v)) {
-		r = sys_sendmsg(fd, msg, flags);
-		if (unlikely(r >= 0 && msg->msg_controllen))
+		/* Before it goes: what is passed must be the connection, not the base of a ring. */
+		if (unlikely(atomic_load_explicit(&vs_live_count, memory_order_relaxed)) &&
+		    sys_readable_word(&msg->msg_controllen) == 0 && msg->msg_controllen)
 			passed(msg);
-		return r;
+		return sys_sendmsg(fd, msg, flags);
 	}
 	if (flags & MSG_FASTOPEN)
 		return sys_sendmsg(fd, msg, flags);
@@ -190,14 +222,12 @@ int __wrap_sendmmsg(int fd, struct mmsghdr *vec, unsigned int n, int flags)
 {
 	struct vsock *v = fdtab_vsock(fd);
 	unsigned int i;
-	int k, r;
 
 	if (likely(!v)) {
-		r = sys_sendmmsg(fd, vec, n, flags);
-		for (k = 0; k < r; k++)
-			if (vec[k].msg_hdr.msg_controllen)
-				passed(&vec[k].msg_hdr);
-		return r;
+		for (i = 0; i < n && atomic_load_explicit(&vs_live_count, memory_order_relaxed); i++)
+			if (sys_readable_word(&vec[i].msg_hdr.msg_controllen) == 0 && vec[i].msg_hdr.msg_controllen)
+				passed(&vec[i].msg_hdr);
+		return sys_sendmmsg(fd, vec, n, flags);
 	}
 	for (i = 0; i < n && i < UIO_MAXIOV; i++) {
 		ssize_t s = __wrap_sendmsg(fd, &vec[i].msg_hdr, flags);

@@ -168,6 +168,8 @@ CASE(linger_times_out)
 	int s = peer_open(CONNECTS);
 	struct linger lg = { .l_onoff = 1, .l_linger = 1 };
 
+	if (want_ring())
+		conf_skip("on a ring sent bytes are with the peer: there is nothing to linger for");
 	/* The peer does not read: close gives up after the time, the data stays on its way. */
 	OK(setsockopt(s, SOL_SOCKET, SO_LINGER, &lg, sizeof lg));
 	size_t n = fill_up(s, 0);
