@@ -180,6 +180,7 @@ void ep_close(int ep)
 		}
 	s->nreg = 0;
 	s->hot = NULL;
+	s->nhot = 0;
 	atomic_store(&s->nover, 0);
 	atomic_store(&s->nested, false);
 	if (s->taint >= 0)
@@ -230,6 +231,23 @@ static int ctl_ring(struct epset *s, struct epreg *r, int op, struct epoll_event
 {
 	uint32_t odd = EPOLLEXCLUSIVE;
 
+	/* Programs take a socket out and put it back for each message: no calls for that. */
+	if (r->ghost && op != EPOLL_CTL_ADD) {
+		errno = ENOENT;
+		return -1;
+	}
+	if (op == EPOLL_CTL_DEL) {
+		ep_over_leave(s, r);
+		return 0;
+	}
+	if (op == EPOLL_CTL_ADD && ev && r->ghost) {
+		r->ghost = false;
+		r->events = ev->events & ~odd;
+		r->data = ev->data.u64;
+		r->fired = false;
+		ep_over_mod(s, r);
+		return 0;
+	}
 	if (op == EPOLL_CTL_MOD && ev) {
 		if ((r->events | ev->events) & odd) {
 			errno = EINVAL;
@@ -241,8 +259,6 @@ static int ctl_ring(struct epset *s, struct epreg *r, int op, struct epoll_event
 		ep_over_mod(s, r);
 		return 0;
 	}
-	if (op == EPOLL_CTL_DEL)
-		ep_over_gone(s, r);
 	return 1;
 }
 
@@ -460,6 +476,14 @@ void ep_detach(struct vsock *v)
 		if (!r)
 			continue;
 		ep = atomic_load(&s->fd);
+		if (r->ghost) {
+			sys_epoll_ctl(ep, EPOLL_CTL_DEL, r->fd, NULL);
+			ep_over_gone(s, r);
+			ep_unlink_set(s, r);
+			unlink_v(r);
+			free(r);
+			continue;
+		}
 		if (r->over)
 			r->rearm |= !r->fired;
 		else if (r->events & EPOLLONESHOT && !r->rearm)

@@ -15,6 +15,7 @@ struct epset {
 	int taint;			/* the helper's socket in the kernel's set, -1 */
 	/* ep_ring.c; below lock */
 	struct epreg *hot;		/* to be looked at by each epoll_wait */
+	uint32_t nhot;
 	_Atomic uint32_t nover;		/* registrations on rings */
 	_Atomic uint32_t waiting;	/* threads that sleep, or are about to, in the kernel */
 	_Atomic bool nested;		/* somebody waits for the set itself */
@@ -42,6 +43,8 @@ void ep_unlink_set(struct epset *s, struct epreg *r);
 int ep_over_add(struct epset *s, struct epreg *r);
 /* It has new events, or is new: to be looked at, also by a thread that sleeps. */
 void ep_over_mod(struct epset *s, struct epreg *r);
+/* The application takes it out; its place in the kernel's set is kept. */
+void ep_over_leave(struct epset *s, struct epreg *r);
 /* It leaves the set, or the ring: out of the list. */
 void ep_over_gone(struct epset *s, struct epreg *r);
 

@@ -18,16 +18,26 @@
 #include <errno.h>
 
 #define LOOK_TICKS	20000u	/* some 10 us: so often the kernel's own events are asked for while rings are busy */
-#define COOL_TICKS	400000u	/* some 200 us without anything: armed, although others are busy */
-#define COOL_MAX	2u	/* that many in one call: each costs a system call */
+/*
+ * One that has nothing while others are busy costs a look (some 10 ns) in each
+ * call; armed it costs three system calls, and its peer one, when it has
+ * something again.  So it stays hot for about as long as that costs.
+ */
+#define COOL_LOOKS	1024u
+#define COOL_TICKS	400000u	/* and some 200 us: a thread that spins looks fast */
+#define COOL_MAX	2u	/* that many in one call */
+#define ARM_TICKS	6000u
+#define FULL_LOOK	8u	/* each so many-th look is for the end of the stream, too */
 
 #define INTEREST (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLRDNORM | EPOLLWRNORM | EPOLLRDBAND | EPOLLWRBAND)
 
 static void heat(struct epset *s, struct epreg *r)
 {
-	if (r->hot)
+	if (r->hot || r->ghost)
 		return;
+	s->nhot++;
 	r->hot = true;
+	r->idle = 0;
 	r->last = spin_tick();
 	r->next_hot = s->hot;
 	s->hot = r;
@@ -42,6 +52,7 @@ void ep_over_gone(struct epset *s, struct epreg *r)
 			p = &(*p)->next_hot;
 		if (*p)
 			*p = r->next_hot;
+		s->nhot--;
 	}
 	r->hot = false;
 	if (r->over) {
@@ -50,6 +61,21 @@ void ep_over_gone(struct epset *s, struct epreg *r)
 		ep_link_set(s, r);
 		atomic_fetch_sub(&s->nover, 1);
 	}
+}
+
+void ep_over_leave(struct epset *s, struct epreg *r)
+{
+	struct epreg **p = &s->hot;
+
+	r->ghost = true;
+	if (!r->hot)
+		return;
+	while (*p && *p != r)
+		p = &(*p)->next_hot;
+	if (*p)
+		*p = r->next_hot;
+	r->hot = false;
+	s->nhot--;
 }
 
 static struct epoll_event waker(const struct epreg *r)
@@ -68,9 +94,9 @@ int ep_over_add(struct epset *s, struct epreg *r)
 	ep_link_set(s, r);
 	atomic_fetch_add(&s->nover, 1);
 	r->native = 0;
-	r->told = 0;
-	r->tail_seen = RING_ANY;
-	r->full_seen = atomic_load(&r->v->full) - 1;
+	r->vr = vring_of(r->v);
+	r->tailp = r->vr ? &r->vr->r.in->tail : NULL;
+	r->headp = &atomic_load(&r->v->st)->ring.rx_head;
 	ep_over_mod(s, r);
 	return 0;
 }
@@ -113,7 +139,7 @@ static uint32_t due(struct epreg *r, struct vring *vr)
 	uint32_t have, level, full, want = (r->events & INTEREST) | EPOLLERR | EPOLLHUP;
 	uint64_t tail;
 
-	if (!st || r->fired)
+	if (!st || r->fired || r->ghost)
 		return 0;
 	tail = atomic_load(&vr->r.in->tail);
 	full = atomic_load(&r->v->full);
@@ -138,6 +164,13 @@ static uint32_t due(struct epreg *r, struct vring *vr)
 		return have;
 	}
 	return 0;
+}
+
+/* Without a verdict, and only as far as bytes are concerned if no more is asked for: two words. */
+static inline bool may_be(const struct epreg *r, const struct vring *vr)
+{
+	return r->vr != vr || r->native || r->events & (EPOLLOUT | EPOLLWRNORM) ||
+		atomic_load_explicit(r->tailp, memory_order_relaxed) != atomic_load_explicit(r->headp, memory_order_relaxed);
 }
 
 /* Sleeps and cools: armed, and out of the list. False: it has something after all. */
@@ -170,16 +203,20 @@ static int collect(struct epset *s, struct epoll_event *ev, int max)
 	ep_lock(s);
 	while ((r = *p) && n < max) {
 		struct vring *vr = vring_of(r->v);
-		uint32_t have = vr ? due(r, vr) : 0;
+		uint32_t have = vr && (may_be(r, vr) || r->idle % FULL_LOOK == 0) ? due(r, vr) : 0;
 
+		r->idle++;
 		if (have) {
 			r->last = now;
+			r->idle = 0;
 			ev[n].events = have;
 			ev[n++].data.u64 = r->data;
 			r->fired = r->events & EPOLLONESHOT;
-		} else if (!vr || (now - r->last > COOL_TICKS && cooled++ < COOL_MAX && cool(s, r, vr))) {
+		} else if (!vr || (r->idle > COOL_LOOKS && now - r->last > COOL_TICKS && cooled++ < COOL_MAX &&
+				   cool(s, r, vr))) {
 			*p = r->next_hot;
 			r->hot = false;
+			s->nhot--;
 			continue;
 		}
 		p = &r->next_hot;
@@ -212,6 +249,7 @@ static bool to_sleep(struct epset *s)
 		if (ok) {
 			s->hot = r->next_hot;
 			r->hot = false;
+			s->nhot--;
 		}
 	}
 	ep_unlock(s);
@@ -276,9 +314,13 @@ static int look(int ep, struct epset *s, struct epoll_event *ev, int max)
 	return r > 0 ? ep_filter(ep, s, ev, r) : 0;
 }
 
-/* Until a ring is ready; false: time to sleep. */
+/*
+ * Until a ring is ready; 0: time to sleep.  Sleeping costs some 3 us for each
+ * hot one, here and again at its peer: so long it pays to look on in any case.
+ */
 static int spin(int ep, struct epset *s, struct epoll_event *ev, int max, struct spin_wait *w)
 {
+	uint64_t until = spin_tick() + (uint64_t)s->nhot * ARM_TICKS;
 	int n;
 
 	do {
@@ -286,8 +328,24 @@ static int spin(int ep, struct epset *s, struct epoll_event *ev, int max, struct
 		if (!n && spin_tick() - s->looked > LOOK_TICKS)
 			n = look(ep, s, ev, max);
 	} while (!n && s->hot && !atomic_load_explicit(&vs_to_install, memory_order_relaxed) &&
-		 spin_more(w, SPIN_SYSCALL / 4));
+		 (spin_more(w, SPIN_SYSCALL / 4) || spin_tick() < until));
 	return n;
+}
+
+/* Hints for both sides' spinning: one ring stands for the set. */
+static uint32_t peer_cpu(struct epset *s)
+{
+	struct vring *vr;
+	uint32_t cpu = 0;
+
+	ep_lock(s);
+	vr = s->hot ? vring_of(s->hot->v) : NULL;
+	if (vr) {
+		cpu = ring_peer_cpu(&vr->r);
+		ring_tell_cpu(&vr->r, (uint32_t)(sys_cpu() + 1));
+	}
+	ep_unlock(s);
+	return cpu;
 }
 
 int ep_wait(int ep, struct epset *s, struct epoll_event *ev, int max, const struct timespec *tmo, const sigset_t *mask)
@@ -313,9 +371,9 @@ int ep_wait(int ep, struct epset *s, struct epoll_event *ev, int max, const stru
 		}
 		if (zero) {
 			n = look(ep, s, ev, max);
-			return n ? n : collect(s, ev, max);
+			return n < max ? n + collect(s, ev + n, max - n) : n;
 		}
-		may = spin_begin(&w, &s->spin, 0, NULL);
+		may = spin_begin(&w, &s->spin, s->hot ? peer_cpu(s) : 0, NULL);
 		if (may && s->hot && (n = spin(ep, s, ev, max, &w)) != 0) {
 			spin_end(&w);
 			return n;

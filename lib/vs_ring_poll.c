@@ -17,6 +17,7 @@ short vring_events(struct vsock *v, struct vring *vr)
 	struct vstate *st = atomic_load(&v->st);
 	uint64_t fin;
 	uint32_t ph;
+	bool closed;
 	short ev = 0;
 
 	if (!st)
@@ -31,11 +32,12 @@ short vring_events(struct vsock *v, struct vring *vr)
 	if (ph & PH_NOREP)
 		return ev;		/* the rest is the kernel's to say */
 	/* Closed: how, is the kernel's to say. */
-	if (vs_peer_closed(v, st))
+	closed = vs_peer_closed(v, st);
+	if (unlikely(closed))
 		ev |= base_events(v);
 	else if (st->shut_rd || fin < PAIR_FIN_SOON)
 		ev |= POLLIN | POLLRDNORM | POLLRDHUP;
-	if (st->shut_wr || vs_peer_closed(v, st) || (!(ph & PH_UNSENT) && ring_look(&vr->r, RING_TX)))
+	if (st->shut_wr || closed || (!(ph & PH_UNSENT) && ring_look(&vr->r, RING_TX)))
 		ev |= POLLOUT | POLLWRNORM;
 	if (st->shut_wr && (fin < PAIR_FIN_SOON || st->shut_rd))
 		ev |= POLLHUP;

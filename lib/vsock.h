@@ -173,11 +173,15 @@ struct epreg {			/* one descriptor in one epoll set, as the application asked */
 	/* On a ring (ep_ring.c). */
 	bool over;		/* the kernel only wakes us; readiness is told by the ring */
 	bool hot, fired;	/* in the set's list; a ONESHOT that has fired */
+	bool ghost;		/* taken out by the application, still the kernel's: it may come back */
 	uint32_t native;	/* what the kernel said of the base link */
 	uint32_t full_seen;	/* ET: v->full when EPOLLOUT was told last */
 	uint32_t told;		/* ET: level events that were told */
 	uint64_t tail_seen;	/* ET: the tail that was told */
-	uint64_t last;		/* tick of the last readiness */
+	struct vring *vr;	/* the ring it was put on, and where its two ends are told */
+	_Atomic uint64_t *tailp, *headp;
+	uint32_t idle;		/* looks since it was ready */
+	uint64_t last;		/* tick of that */
 	struct epreg *next_v, *next_set, *next_hot;
 };
 
