@@ -115,7 +115,7 @@ bool vring_may(struct vsock *v)
 		/* The others of a tree could not map it. */
 		(!atomic_load(&st->shared) || vs_last_sharer(v, st)) &&
 		atomic_load(&v->pair->side[!st->ho.role].ring) != PAIR_RING_NO &&
-		atomic_load(&vs_ring_count) < RINGS_MAX && helper_own_table() && sys_may_ring && !ep_nested(v);
+		atomic_load(&vs_ring_count) < RINGS_MAX && helper_own_table() && !ep_nested(v);
 }
 
 bool vring_propose(struct vsock *v)

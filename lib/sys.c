@@ -509,8 +509,6 @@ int sys_socketpair(int fd[2])
 	return socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fd);
 }
 
-_Atomic bool sys_may_ring = true;
-
 int sys_pidfd(int pid)
 {
 	return (int)raw(SYS_pidfd_open, pid, 0, 0, 0, 0, 0);

@@ -84,8 +84,6 @@ int sys_eventfd(void);
 int sys_socketpair(int fd[2]);			/* seqpacket, non-blocking */
 int sys_pidfd_self(void);
 int sys_pidfd(int pid);				/* -1/errno */
-/* False from the moment on when calls are seen that no library can see the effects of (io_uring). */
-extern _Atomic bool sys_may_ring;
 int sys_pidfd_getfd(int pidfd, int fd);
 int sys_unshare_fds(unsigned int first, unsigned int last);	/* leave the shared table, close a range */
 int sys_seqpacket(void);

@@ -94,6 +94,24 @@ static bool vring_shutdown(struct vsock *v, int fd, int how)
 	return true;
 }
 
+void vs_all_plain(uint32_t reason)
+{
+	int fd, top = fdtab_top(), e = errno;
+	struct vsock *v;
+
+	if (roam_vfork_child)
+		return;
+	atomic_store(&vs_plain_reason, (uint8_t)reason);
+	for (fd = 0; fd < top; fd++) {
+		v = fdtab_vsock(fd);
+		if (!v)
+			continue;
+		vs_settle(v);
+		vs_demote(v, reason);
+	}
+	errno = e;
+}
+
 int vs_shutdown(struct vsock *v, int fd, int how)
 {
 	struct vstate *st = atomic_load(&v->st);

@@ -182,6 +182,8 @@ void vs_settle(struct vsock *v);
 int vs_error(struct vsock *v, int err);
 /* Bytes in the replay buffer that no link has taken yet. */
 uint64_t vs_unsent(struct vsock *v);
+/* Every connection of the process, also those to come: plain from now on. */
+void vs_all_plain(uint32_t reason);
 int vs_shutdown(struct vsock *v, int fd, int how);
 ssize_t vs_sendfile(struct vsock *v, int out, int in, off_t *off, size_t n);
 

@@ -13,6 +13,7 @@
 _Atomic uint32_t vs_live_count;
 _Atomic uint32_t vs_remote_count;
 _Atomic uint32_t vs_ring_count;
+_Atomic uint8_t vs_plain_reason;
 shlock vs_fds_lock;
 struct vsock *vs_live_head;
 
@@ -104,9 +105,9 @@ struct vsock *vs_new(int fd, int family, enum vs_kind kind)
 	atomic_store(&v->kind, kind);
 	v->family = family == AF_INET6 ? 6 : 4;
 	v->role = HO_OPENER;
-	v->never = 0;
+	v->never = atomic_load(&vs_plain_reason);
 	atomic_store(&v->ops, 0);
-	atomic_store(&v->next_try, conf()->off ? UINT32_MAX : MEET_FIRST);
+	atomic_store(&v->next_try, conf()->off || v->never ? UINT32_MAX : MEET_FIRST);
 	atomic_store(&v->nfd, 1);
 	atomic_store(&v->fd, fd);
 	v->slot = v->child_slot = -1;

@@ -242,6 +242,7 @@ struct vsock {
 #define WANT_BUSY	32u	/* the helper is at it: not to be given back */
 
 extern _Atomic uint32_t vs_live_count;	/* live vsocks in this process */
+extern _Atomic uint8_t vs_plain_reason;	/* why new ones stay plain, 0: they need not */
 extern _Atomic uint32_t vs_ring_count;	/* those on a ring */
 extern _Atomic uint32_t vs_remote_count;	/* those whose other end is on another host (at most) */
 extern shlock vs_fds_lock;

@@ -59,7 +59,7 @@ static int accepted(int lfd, int fd)
 		v = vs_new(fd, family, VS_CONN);
 		if (v) {
 			v->role = HO_ACCEPTOR;
-			if (!conf()->off)
+			if (!conf()->off && !v->never)
 				atomic_store(&v->next_try, MEET_FIRST_ACCEPTOR);
 			if (unlikely(atomic_load(&park_waiting)))
 				park_accepted(v, fd);

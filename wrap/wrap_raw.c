@@ -4,6 +4,7 @@
  */
 #include "wrap.h"
 #include "sys.h"
+#include "vs_io.h"
 #include <sys/syscall.h>
 
 long __wrap_syscall(long nr, long a, long b, long c, long d, long e, long f)
@@ -60,6 +61,8 @@ long __wrap_syscall(long nr, long a, long b, long c, long d, long e, long f)
 		return __wrap_epoll_pwait((int)a, P(struct epoll_event *, b), (int)c, (int)d, P(sigset_t *, e));
 	case SYS_ppoll:
 		return __wrap_ppoll(P(struct pollfd *, a), (nfds_t)b, P(struct timespec *, c), P(sigset_t *, d));
+	case SYS_setsockopt: return __wrap_setsockopt((int)a, (int)b, (int)c, P(void *, d), (socklen_t)e);
+	case SYS_io_uring_setup: vs_all_plain(REASON_IOURING); break;
 	case SYS_exit_group: __wrap__exit((int)a); break;
 	}
 	return sys_syscall(nr, a, b, c, d, e, f);

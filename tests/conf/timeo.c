@@ -199,6 +199,8 @@ PEERCASE(recv_ignored_signal)
 
 PEERCASE(send_eintr)
 {
+	if (want_ring())
+		conf_skip("a full ring grows: the call finds room after all");
 	static char b[1 << 20];
 	size_t n = fill_up(s, 0);
 	int eintr = 0;

@@ -19,7 +19,7 @@ HARMLESS = """
 memcpy memmove memset memcmp memchr strlen strnlen strcmp strncmp strchr strrchr strstr
 strcpy strncpy strspn strcspn strerror strerrorname_np strtol strtok_r strtoul strtoll strtoull
 stpcpy snprintf vsnprintf vasprintf asprintf sscanf vsscanf
-malloc calloc realloc free abort getenv qsort bsearch
+malloc calloc realloc aligned_alloc free abort getenv qsort bsearch
 inet_ntop inet_pton __errno_location
 sigemptyset sigfillset sigaddset sigdelset sigismember
 sodium_.* crypto_.* pthread_.*
