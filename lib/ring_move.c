@@ -118,12 +118,26 @@ bool vring_may(struct vsock *v)
 		atomic_load(&vs_ring_count) < RINGS_MAX && helper_own_table() && !ep_nested(v);
 }
 
+/*
+ * Bytes from before the two libraries met are in no replay buffer: a break
+ * that catches them on their way ends the connection, and so would a move.
+ */
+static bool all_arrived(struct vsock *v, struct vstate *st)
+{
+	struct link_count c;
+
+	if (vs_gen(st) > 1)
+		return true;
+	return link_count(atomic_load(&v->fd), st->link_syn, &c) == 0 && c.acked >= st->first &&
+		c.received + c.unread >= atomic_load(&v->pair->side[!st->ho.role].first);
+}
+
 bool vring_propose(struct vsock *v)
 {
 	struct vstate *st = atomic_load(&v->st);
 
 	if (!vs_live_now(v) || vring_of(v) || !vring_may(v) || atomic_load(&st->phase) & PH_BITS ||
-	    st->shut_wr || st->shut_rd || vs_peer_closed(v, st) || atomic_load(&st->trim_limit) != UINT64_MAX)
+	    st->shut_wr || st->shut_rd || vs_peer_closed(v, st) || atomic_load(&st->trim_limit) != UINT64_MAX || !all_arrived(v, st))
 		return false;
 	atomic_store(&st->ring_want, true);
 	vring_say(v, PAIR_RING_NOW);

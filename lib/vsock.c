@@ -389,7 +389,7 @@ int vs_go_live(struct vsock *v, int fd, enum ho_role role, const uint8_t *gid, c
 	sys_getpeername(fd, (struct sockaddr *)&st->names.peer, &st->names.peer_len);
 	st->ino = st->link_ino = sys_sock_ino(fd);
 	replay_init(&st->replay, t, REPLAY_MIN, REPLAY_MAX);
-	st->tx_sent = t;
+	st->tx_sent = st->first = t;
 	st->link_tx = 0;
 	st->link_rx = 0;
 	st->link_syn = v->role == HO_OPENER;
@@ -408,6 +408,7 @@ int vs_go_live(struct vsock *v, int fd, enum ho_role role, const uint8_t *gid, c
 		vs_set_remote(v);
 	}
 	atomic_store(&pair->side[role].family, v->family);
+	atomic_store(&pair->side[role].first, t);
 	if (pair != &st->own_pair)
 		vring_begin_count(v);
 	if (ended)

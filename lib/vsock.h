@@ -77,6 +77,7 @@ struct pair_side {
 	_Atomic uint32_t forked;	/* others may speak for it soon */
 	_Atomic uint32_t family;	/* 4 or 6: what the end's sockets are */
 	_Atomic uint32_t ring;		/* PAIR_RING_...: what the end thinks of a ring */
+	_Atomic uint64_t first;		/* where its stream was when it went live: what is before cannot be sent again */
 	struct { _Atomic uint32_t pid, pad; _Atomic uint64_t start; } proc[NPROC];
 };
 #define PAIR_NO_FIN	UINT64_MAX
@@ -153,6 +154,7 @@ struct vstate {
 	_Atomic bool nonblock;		/* O_NONBLOCK of the open file, as last set through us */
 	_Atomic bool nodelay;		/* TCP_NODELAY as the application set it; doorbells always have it */
 	uint32_t ring_size;		/* the next ring is to have at least this */
+	uint64_t first;			/* what was sent before it cannot be sent again */
 	bool moving;			/* the link is left for another kind, it is not broken */
 	_Alignas(64) shlock rx;		/* receivers on the ring */
 	struct ring_end ring;
