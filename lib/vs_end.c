@@ -82,8 +82,9 @@ static bool vring_shutdown(struct vsock *v, int fd, int how)
 			return false;
 		}
 		vs_announce_fin(v, (how == SHUT_RDWR || st->shut_rd) && !(atomic_load(&st->phase) & PH_UNSENT));
-		shlock_drop(&st->tx);
+		/* Below the lock: it writes our tail, and the helper may be giving the ring what it lacks. */
 		vring_kick_peer(v, fd);
+		shlock_drop(&st->tx);
 	}
 	/* Readers here, in the kernel's poll or on the ring, are told. Without streams there are no doorbells. */
 	if (how != SHUT_WR)

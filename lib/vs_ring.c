@@ -90,7 +90,8 @@ static int sleep_on(struct vsock *v, struct vring *vr, struct vstate *st, int fd
 	default:
 		return 0;
 	}
-	armed = ring_arm(&vr->r, dir, RING_FUTEX, &t);
+	/* A ring that is being left is started anew: its end must not be touched. From here on it waits for us. */
+	armed = current(v, vr) && ring_arm(&vr->r, dir, RING_FUTEX, &t);
 	shlock_drop(l);
 	if (!armed)
 		return 0;
@@ -147,6 +148,17 @@ static int wait_for(struct vsock *v, struct vring *vr, int fd, enum ring_dir dir
 		e = sleep_on(v, vr, st, fd, dir, w);
 	spin_end(&s);
 	return e;
+}
+
+/*
+ * The doorbell was rung in vain. (It is rung below the lock: afterwards the link
+ * may be another one, and the byte would be one of its stream's.)
+ */
+static __attribute__((noinline, cold)) void unheard(struct vsock *v, struct vring *vr, struct vstate *st)
+{
+	/* Not if the base only ended since it is being left. */
+	if (current(v, vr) && !vs_peer_closed(v, st))
+		vs_break(v, ECONNRESET, "bell");
 }
 
 /* Closed under us by another thread: its number may be anything by now. */
@@ -281,7 +293,7 @@ ssize_t vring_recv(struct vsock *v, struct vring *vr, int fd, struct io_op *op, 
 	if (unlikely(op->flags & (MSG_OOB | MSG_ERRQUEUE)))
 		return sys_recv(fd, NULL, 0, op->flags | MSG_DONTWAIT);
 	for (;;) {
-		bool end;
+		bool end, rang;
 
 		call = 0;
 		k = 0;
@@ -309,9 +321,10 @@ ssize_t vring_recv(struct vsock *v, struct vring *vr, int fd, struct io_op *op, 
 			call = ring_call(&vr->r, call);
 			/* Also where the end came in between. */
 			r = k == 0 && (end || over(v, st, RING_RX)) && ring_avail(&vr->r) <= 0 ? 0 : -1;
+			rang = !call || vring_bell(fd);
 			shlock_drop(&st->rx);
-			if (unlikely(call) && !vring_bell(fd) && !vs_peer_closed(v, st))
-				vs_break(v, ECONNRESET, "bell");
+			if (unlikely(!rang))
+				unheard(v, vr, st);
 			if (k < 0) {
 				if (got)
 					return (ssize_t)got;
@@ -371,6 +384,7 @@ ssize_t vring_recv_fast(struct vsock *v, struct vring *vr, int fd, void *buf, si
 {
 	struct vstate *st = atomic_load_explicit(&v->st, memory_order_acquire);
 	uint32_t call = 0;
+	bool rang;
 	long k = 0;
 
 	if (likely(st && n && !(flags & ODD_RX) && shlock_take(&st->rx, 0, false) == SHLOCK_OK)) {
@@ -378,9 +392,10 @@ ssize_t vring_recv_fast(struct vsock *v, struct vring *vr, int fd, void *buf, si
 			k = ring_get(&vr->r, buf, n, &call);
 			call = ring_call(&vr->r, call);
 		}
+		rang = likely(!call) || vring_bell(fd);
 		shlock_drop(&st->rx);
-		if (unlikely(call) && !vring_bell(fd) && !vs_peer_closed(v, st))
-			vs_break(v, ECONNRESET, "bell");
+		if (unlikely(!rang))
+			unheard(v, vr, st);
 		if (likely(k > 0))
 			return k;
 	}
@@ -431,6 +446,7 @@ ssize_t vring_send(struct vsock *v, struct vring *vr, int fd, const struct io_op
 	for (;;) {
 		enum shlock_result lr = shlock_take(&st->tx, 0, true);
 		uint32_t call = 0;
+		bool rang;
 		long k = 0;
 
 		if (unlikely(lr != SHLOCK_OK)) {
@@ -466,9 +482,10 @@ ssize_t vring_send(struct vsock *v, struct vring *vr, int fd, const struct io_op
 			k = give(vr, op, done, &call);
 			call = ring_call(&vr->r, call);
 		}
+		rang = likely(!call) || vring_bell(fd);
 		shlock_drop(&st->tx);
-		if (unlikely(call) && !vring_bell(fd) && !vs_peer_closed(v, st))
-			vs_break(v, ECONNRESET, "bell");
+		if (unlikely(!rang))
+			unheard(v, vr, st);
 		if (unlikely(k < 0)) {
 			if (done > had)
 				return (ssize_t)(done - had);
