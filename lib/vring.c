@@ -197,6 +197,9 @@ bool vring_flush_locked(struct vsock *v, int fd)
 	struct vring *vr = atomic_load(&v->ring);
 	uint32_t call = 0;
 
+	/* It is being left, and what it held is in the replay buffer again: not to be trimmed. */
+	if (!atomic_load(&st->ring_tx))
+		return false;
 	while (st->tx_sent < st->replay.end) {
 		const uint8_t *p;
 		size_t n = replay_at(&st->replay, replay_mem(st), st->tx_sent, &p);
