@@ -54,7 +54,7 @@ static bool look(struct vsock *v, uint64_t now)
 				vs_break(v, 0, "address gone");
 		}
 		if (!flying && shlock_take(&st->tx, 0, false) == SHLOCK_OK) {
-			vs_trim_locked(st, fd);
+			vs_trim_locked(v, fd);
 			shlock_drop(&st->tx);
 			relax_soon(now);
 		}

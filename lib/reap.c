@@ -68,14 +68,14 @@ static bool relax_one(struct vsock *v, struct vstate *st)
 	uint32_t cap = st->replay.cap;
 	int fd;
 
-	/* On a ring it is empty, but for an OK that may not have arrived. */
+	/* On a ring it is empty, but for an OK that may not have arrived, and for what the ring has no room for. */
 	if (atomic_load(&st->ring_tx)) {
 		if (atomic_load(&st->trim_limit) == UINT64_MAX)
-			replay_trim(&st->replay, st->replay.end);
+			replay_trim(&st->replay, st->tx_sent);
 	} else if (replay_used(&st->replay)) {
 		fd = helper_borrow(atomic_load(&v->fd));
 		if (fd >= 0 && sys_sock_ino(fd) == st->link_ino)
-			vs_trim_locked(st, fd);
+			vs_trim_locked(v, fd);
 		helper_close(fd);
 	}
 	if (replay_used(&st->replay))

@@ -175,7 +175,7 @@ int vs_wait_mend(struct vsock *v, uint64_t deadline_ns, bool installed);
 /* Gives the kernel what a new link has not taken yet; the tx lock is held. */
 void vs_flush_locked(struct vsock *v, int fd);
 /* Drops what the peer's kernel has acknowledged; the tx lock is held. */
-void vs_trim_locked(struct vstate *st, int fd);
+void vs_trim_locked(struct vsock *v, int fd);
 /* Before somebody else sends on the socket: nothing unsent is left behind. */
 void vs_settle(struct vsock *v);
 /* SO_ERROR as the application may see it, from the kernel's. */

@@ -31,9 +31,23 @@ static void trim_to(struct vstate *st, uint64_t sent, int q)
 	replay_trim(&st->replay, to < limit ? to : limit);
 }
 
-void vs_trim_locked(struct vstate *st, int fd)
+/*
+ * What the other kernel has not acknowledged; -1: that cannot be said.  A peer
+ * that moves has counted what it has, and its kernel goes on taking bytes that
+ * nobody will read: ask again then.
+ */
+static int not_acked(struct vsock *v, int fd)
 {
-	trim_to(st, st->tx_sent, sys_outq(fd));
+	int q = sys_outq(fd);
+
+	return vring_peer_moves(v) || atomic_load(&atomic_load(&v->st)->phase) & PH_MEND ? -1 : q;
+}
+
+void vs_trim_locked(struct vsock *v, int fd)
+{
+	struct vstate *st = atomic_load(&v->st);
+
+	trim_to(st, st->tx_sent, not_acked(v, fd));
 }
 
 static uint8_t *replay_mem(struct vstate *st)
@@ -41,8 +55,11 @@ static uint8_t *replay_mem(struct vstate *st)
 	return (uint8_t *)st + REPLAY_AT;
 }
 
-/* The kernel took n bytes of op behind the first `done`: they may be asked for again. */
-static void keep(struct vsock *v, struct vstate *st, int fd, const struct io_op *op, size_t done, size_t n)
+/*
+ * The kernel took n bytes of op behind the first `done`: they may be asked for again.
+ * True: nothing could be trimmed since the peer is moving, and that is enough; join_move() without tx.
+ */
+static bool keep(struct vsock *v, struct vstate *st, int fd, const struct io_op *op, size_t done, size_t n)
 {
 	const struct iovec *iov;
 	size_t skip = done;
@@ -51,7 +68,7 @@ static void keep(struct vsock *v, struct vstate *st, int fd, const struct io_op 
 	st->untrimmed += (uint32_t)n;
 	if (unlikely(st->untrimmed >= REPLAY_ASK)) {
 		st->untrimmed = 0;
-		if (atomic_load(&st->trim_limit) == UINT64_MAX && (q = sys_outq(fd)) >= 0 && (size_t)q < n) {
+		if (atomic_load(&st->trim_limit) == UINT64_MAX && (q = not_acked(v, fd)) >= 0 && (size_t)q < n) {
 			/* Some of this very send is on the other side already: keep the rest. */
 			skip += n - (size_t)q;
 			replay_trim(&st->replay, st->replay.end);
@@ -64,7 +81,7 @@ static void keep(struct vsock *v, struct vstate *st, int fd, const struct io_op 
 	}
 	if (unlikely(n > replay_room(&st->replay)) && !replay_reserve(&st->replay, replay_mem(st), n)) {
 		vs_demote(v, REASON_BUFFER);
-		return;
+		return false;
 	}
 	iov = vs_op_iov(op, &cnt);
 	for (i = 0; n && i < cnt; i++) {
@@ -82,6 +99,13 @@ static void keep(struct vsock *v, struct vstate *st, int fd, const struct io_op 
 		skip = 0;
 	}
 	st->tx_sent = st->replay.end;
+	return unlikely(replay_used(&st->replay) > REPLAY_MAX / 2) && vring_peer_moves(v);
+}
+
+/* Its request will be here in a moment. */
+static __attribute__((noinline, cold)) void join_move(struct vsock *v)
+{
+	vs_break(v, 0, "moving");
 }
 
 static ssize_t tx_kernel(int fd, const struct io_op *op, size_t done, int extra)
@@ -132,7 +156,7 @@ void vs_flush_locked(struct vsock *v, int fd)
 			return;
 		st->tx_sent += (uint64_t)r;
 		if (atomic_load(&st->trim_limit) == UINT64_MAX && replay_used(&st->replay) > REPLAY_SOFT)
-			vs_trim_locked(st, fd);
+			vs_trim_locked(v, fd);
 	}
 	if (st->shut_wr)
 		sys_shutdown(fd, SHUT_WR);
@@ -265,15 +289,18 @@ static ssize_t send_slower(struct vsock *v, int fd, const struct io_op *op, size
 				return (ssize_t)done;
 		} else {
 			shlock *held VS_LOCK_GUARD = &st->tx;
+			bool full = false;
 
 			r = tx_kernel(fd, op, done, MSG_NOSIGNAL);
 			held = NULL;
 			e = r < 0 ? errno : 0;
 			if (r > 0) {
-				keep(v, st, fd, op, done, (size_t)r);
+				full = keep(v, st, fd, op, done, (size_t)r);
 				done += (size_t)r;
 			}
 			shlock_drop(&st->tx);
+			if (full)
+				join_move(v);
 			if (r >= 0 && (done == vs_op_want(op) || nb))
 				return (ssize_t)done;
 			if (r < 0 && !vs_link_error(e)) {
@@ -350,8 +377,11 @@ ssize_t vs_send_live(struct vsock *v, int fd, struct io_op op_)
 		held = NULL;
 	}
 	if (likely(r > 0)) {
-		keep(v, st, fd, op, 0, (size_t)r);
+		bool full = keep(v, st, fd, op, 0, (size_t)r);
+
 		shlock_drop(&st->tx);
+		if (unlikely(full))
+			join_move(v);
 		vring_count(v, (size_t)r);
 		return r;
 	}
