@@ -238,7 +238,11 @@ int main(int argc, char **argv)
 #else
 static const struct way *find(const char *name)
 {
+#ifdef ONLY_SOCKETS
+	const struct way *all[] = { sock_ways };
+#else
 	const struct way *all[] = { mem_ways, ring_ways, sock_ways };
+#endif
 
 	for (size_t i = 0; i < 3; i++)
 		for (const struct way *w = all[i]; w->name; w++)

@@ -32,15 +32,22 @@ MPI_WAYS = {
     "mpi-shm2": MPI + ["--mca", "btl", "self,vader", "--mca", "btl_vader_single_copy_mechanism", "none"],
     "mpi-tcp": MPI + ["--mca", "pml", "ob1", "--mca", "btl", "self,tcp", "--mca", "btl_tcp_if_include", "lo"],
 }
-ALL = ["bare", "futex", "spsc", "ring-busy", "ring", "ring-sleep", "unix", "unix-spin", "tcp", "tcp-spin", *MPI_WAYS]
+# The sockets of "tcp" and "tcp-spin", re-linked.
+RELINKED = {
+    "sock-ring": ("tcp", {"ROAM_LINK": "ring"}),
+    "sock-ring-poll": ("tcp-spin", {"ROAM_LINK": "ring"}),
+    "sock-ring-sleep": ("tcp", {"ROAM_LINK": "ring", "ROAM_SPIN": "off"}),
+    "sock-tcp": ("tcp", {"ROAM_LINK": "tcp"}),
+}
+ALL = ["bare", "futex", "spsc", "ring-busy", "ring", "ring-sleep", "unix", "unix-spin", "tcp", "tcp-spin", *RELINKED, *MPI_WAYS]
 
 
 class Pair:
-    def __init__(self, name, cmd):
+    def __init__(self, name, cmd, settings):
         self.name = name
         # of its own: two mpiruns that start at once get in each other's way
         self.tmp = tempfile.mkdtemp(prefix="roam-bench-")
-        env = dict(os.environ, OMPI_MCA_orte_tmpdir_base=self.tmp)
+        env = dict(os.environ, OMPI_MCA_orte_tmpdir_base=self.tmp, ROAM_DIR=self.tmp, **settings)
         self.proc = subprocess.Popen(cmd, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                                      bufsize=1, env=env)
 
@@ -70,6 +77,7 @@ def options():
     here = os.path.dirname(os.path.abspath(__file__))
     build = os.path.join(os.path.dirname(here), "build", "bench")
     p.add_argument("--node", default=os.path.join(build, "roam-bench-ring"), metavar="FILE")
+    p.add_argument("--relinked", default=os.path.join(build, "roam-bench-ring-relinked"), metavar="FILE")
     p.add_argument("--mpi-node", default=os.path.join(build, "roam-bench-ring-mpi"), metavar="FILE")
     p.add_argument("--ways", default=",".join(ALL), metavar="LIST", help=",".join(ALL))
     p.add_argument("--sizes", default=",".join(map(str, SIZES)), metavar="LIST", help="of round trips")
@@ -94,6 +102,8 @@ def options():
 def command(o, way):
     if way in MPI_WAYS:
         return [*MPI_WAYS[way], o.mpi_node]
+    if way in RELINKED:
+        return [o.relinked, RELINKED[way][0]]
     return [o.node, way] + ([str(o.ring_size)] if o.ring_size and way.startswith("ring") else [])
 
 
@@ -103,7 +113,7 @@ def measure(o):
     cells, idle = {}, []
     cpus = o.cpus.replace(",", " ")
     for _ in range(o.rounds):
-        pairs = [Pair(w, command(o, w)) for w in o.ways]
+        pairs = [Pair(w, command(o, w), RELINKED.get(w, ("", {}))[1]) for w in o.ways]
         try:
             for p in pairs:
                 p.ask("pin " + cpus)
@@ -160,7 +170,7 @@ def tables(o, cells):
 def goals(o, cells):
     """What part 3 promises: (name, ratio, limit, is an upper limit)."""
     out = []
-    for ours in ("ring-busy", "ring"):
+    for ours in ("ring-busy", "ring", "sock-ring", "sock-ring-poll"):
         for mpi in ("mpi-shm", "mpi-shm2"):
             for (kind, size), cell in cells.items():
                 r = ratio(cell, ours, mpi)
@@ -176,9 +186,10 @@ def goals(o, cells):
             rate = [1000 / statistics.median(v) for v in cell[ours]]
             out.append(("8 B messages/s %s, million" % ours, stats.spread(rate), 20, False))
     for (kind, size), cell in cells.items():
-        r = ratio(cell, "ring-sleep", "tcp")
-        if r and kind == "pp" and size <= 32768:
-            out.append(("round trip asleep ring/TCP %d B" % size, r, 0.8, True))
+        for ours in ("ring-sleep", "sock-ring-sleep"):
+            r = ratio(cell, ours, "tcp")
+            if r and kind == "pp" and size <= 32768:
+                out.append(("round trip asleep %s/TCP %d B" % (ours, size), r, 0.8, True))
     return out
 
 

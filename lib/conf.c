@@ -1,4 +1,5 @@
 #include "conf.h"
+#include "spin.h"
 #include "log.h"
 #include "sys.h"
 #include <stdatomic.h>
@@ -84,6 +85,7 @@ void conf_load(void)
 	roam_conf.off = choice("ROAM", onoff);
 	roam_conf.link = choice("ROAM_LINK", link);
 	roam_conf.spin = !choice("ROAM_SPIN", autooff);
+	atomic_store(&spin_off, !roam_conf.spin);
 	roam_conf.codec = choice("ROAM_CODEC", codec);
 	roam_conf.deadline_ns = seconds("ROAM_DEADLINE", 60, 86400) * UINT64_C(1000000000);
 	if (getenv("ROAM_PARK"))

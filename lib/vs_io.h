@@ -144,6 +144,20 @@ ssize_t vs_recv_any(struct vsock *v, int fd, struct io_op op);
 ssize_t vs_send_live(struct vsock *v, int fd, struct io_op op);
 bool vs_tx_enter_plain(struct vsock *v);
 
+/* The rest of a send of which `done` bytes are on their way: all that went. */
+ssize_t vs_send_rest(struct vsock *v, int fd, struct io_op op, size_t done);
+ssize_t vring_send_fast(struct vsock *v, struct vring *vr, int fd, const void *buf, size_t n, int flags);
+
+/* Of a live socket. */
+static inline ssize_t vs_send(struct vsock *v, int fd, const void *buf, size_t n, int flags)
+{
+	struct vring *vr = atomic_load_explicit(&v->ring, memory_order_acquire);
+
+	if (vr)
+		return vring_send_fast(v, vr, fd, buf, n, flags);
+	return vs_send_live(v, fd, io_buf(buf, n, flags));
+}
+
 static inline void vs_tx_leave_plain(struct vsock *v, ssize_t r)
 {
 	atomic_fetch_sub(&v->tx0, 1);

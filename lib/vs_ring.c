@@ -515,3 +515,27 @@ ssize_t vring_send(struct vsock *v, struct vring *vr, int fd, const struct io_op
 		}
 	}
 }
+
+ssize_t vring_send_fast(struct vsock *v, struct vring *vr, int fd, const void *buf, size_t n, int flags)
+{
+	struct vstate *st = atomic_load_explicit(&v->st, memory_order_acquire);
+	uint32_t call = 0;
+	bool rang;
+	long k = 0;
+
+	if (likely(st && n && !(flags & MSG_OOB) && shlock_take(&st->tx, 0, true) == SHLOCK_OK)) {
+		if (likely(current(v, vr) && !st->shut_wr && !vs_peer_closed(v, st))) {
+			k = ring_put(&vr->r, buf, n, &call);
+			call = ring_call(&vr->r, call);
+		}
+		rang = likely(!call) || vring_bell(fd);
+		shlock_drop(&st->tx);
+		if (unlikely(!rang))
+			unheard(v, vr, st);
+		if (likely(k == (long)n))
+			return k;
+		if (k > 0)
+			return vs_send_rest(v, fd, io_buf(buf, n, flags), (size_t)k);
+	}
+	return vs_send_live(v, fd, io_buf(buf, n, flags));
+}

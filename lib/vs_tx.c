@@ -326,6 +326,11 @@ static ssize_t send_slow(struct vsock *v, int fd, const struct io_op *op, size_t
 	return send_slower(v, fd, op, done);
 }
 
+ssize_t vs_send_rest(struct vsock *v, int fd, struct io_op op, size_t done)
+{
+	return send_slow(v, fd, &op, done);
+}
+
 static ssize_t send_ring(struct vsock *v, struct vring *vr, int fd, const struct io_op *op)
 {
 	ssize_t r = vring_send(v, vr, fd, op, 0);

@@ -123,7 +123,7 @@ ssize_t __wrap_write(int fd, const void *buf, size_t n)
 	if (likely(!v))
 		return sys_write(fd, buf, n);
 	PLAIN_SEND(v, sys_write(fd, buf, n));
-	return vs_send_live(v, fd, io_buf(buf, n, 0));
+	return vs_send(v, fd, buf, n, 0);
 }
 
 ssize_t __wrap_send(int fd, const void *buf, size_t n, int flags)
@@ -133,7 +133,7 @@ ssize_t __wrap_send(int fd, const void *buf, size_t n, int flags)
 	if (likely(!v))
 		return sys_send(fd, buf, n, flags);
 	PLAIN_SEND(v, sys_send(fd, buf, n, flags));
-	return vs_send_live(v, fd, io_buf(buf, n, flags));
+	return vs_send(v, fd, buf, n, flags);
 }
 
 ssize_t __wrap_writev(int fd, const struct iovec *iov, int cnt)
