@@ -38,6 +38,8 @@ void vring_get_ready(void)
 	shlock_drop(&vs_fds_lock);
 }
 
+_Atomic bool vring_allowed = true;
+
 void vring_say(struct vsock *v, uint32_t what)
 {
 	struct vstate *st = atomic_load(&v->st);
@@ -115,7 +117,7 @@ bool vring_may(struct vsock *v)
 		/* The others of a tree could not map it. */
 		(!atomic_load(&st->shared) || vs_last_sharer(v, st)) &&
 		atomic_load(&v->pair->side[!st->ho.role].ring) != PAIR_RING_NO &&
-		atomic_load(&vs_ring_count) < RINGS_MAX && helper_own_table() && !ep_nested(v);
+		atomic_load(&vs_ring_count) < RINGS_MAX && helper_own_table() && atomic_load(&vring_allowed) && !ep_nested(v);
 }
 
 /*

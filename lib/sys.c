@@ -86,53 +86,119 @@ static inline long short_call(long nr, long a, long b, long c, long d)
 #define SHORT(name, nr, a, b, c, d) (void)0
 #endif
 
-ssize_t __real_read(int fd, void *buf, size_t n);
-ssize_t sys_read(int fd, void *buf, size_t n)
+/*
+ * The real functions.  Normally __real_X is libc's X.  In a program that is
+ * covered as a whole (wrap/cover.S) it is X as the executable defines it, which
+ * leads back to us: then libc's is what the dynamic linker finds next.  Shared
+ * libraries' constructors call before ours has run, so each pointer begins with
+ * a function that looks all of them up.  Looking up at the first use of each
+ * would be too late for a forked child: another thread may have held the dynamic
+ * linker's lock.  Two threads that meet in here write the same.
+ */
+extern const char roam_cover_begin[] __attribute__((weak)), roam_cover_end[] __attribute__((weak));
+void *roam_cover_next(const char *name) __attribute__((weak));
+
+/*
+ * lld before 15 looks into libc.a only for names that somebody mentions, not for
+ * __real_X: so mention them, without a byte of it in the program.
+ */
+#if defined(__x86_64__)
+#define MENTION(name) __asm__(".reloc ., R_X86_64_NONE, " #name);
+#elif defined(__aarch64__)
+#define MENTION(name) __asm__(".reloc ., R_AARCH64_NONE, " #name);
+#else
+#define MENTION(name)
+#endif
+
+static long missing(void)
 {
-	SHORT(read, SYS_read, fd, buf, n, 0);
-	return __real_read(fd, buf, n);
+	errno = ENOSYS;
+	return -1;
 }
 
-ssize_t __real_write(int fd, const void *buf, size_t n);
-ssize_t sys_write(int fd, const void *buf, size_t n)
+static void *find(uintptr_t real, const char *name)
 {
-	SHORT(write, SYS_write, fd, buf, n, 0);
-	return __real_write(fd, buf, n);
+	void *p = NULL;
+
+	if (!roam_cover_begin || real < (uintptr_t)roam_cover_begin || real >= (uintptr_t)roam_cover_end)
+		return (void *)real;
+	if (roam_cover_next)
+		p = roam_cover_next(name);
+	return p ? p : (void *)(uintptr_t)missing;
 }
 
-ssize_t __real_recv(int fd, void *buf, size_t n, int flags);
-ssize_t sys_recv(int fd, void *buf, size_t n, int flags)
-{
-	SHORT(recv, SYS_recvfrom, fd, buf, n, flags);
-	return __real_recv(fd, buf, n, flags);
-}
-
-ssize_t __real_send(int fd, const void *buf, size_t n, int flags);
-ssize_t sys_send(int fd, const void *buf, size_t n, int flags)
-{
-	SHORT(send, SYS_sendto, fd, buf, n, flags);
-	return __real_send(fd, buf, n, flags);
-}
-
-#define WRAP(fam, ret, name, params, args)	\
-	ret __real_##name params;		\
-	ret sys_##name params { return __real_##name args; }
-#define PASS WRAP
-#define HOT(fam, ret, name, params, args)
-#define NOSYS(fam, ret, name, params, args)
 /* ISO C has no "return f();" for void functions; gcc and clang do. */
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wpedantic"
+#define NOSYS(fam, ret, name, params, args)
+#define PROG NOSYS
+#define WRAP(fam, ret, name, params, args)	\
+	MENTION(name)				\
+	ret __real_##name params;		\
+	static ret first_##name params;		\
+	static ret (*next_##name) params = first_##name;
+#define PASS WRAP
+#define HOT WRAP
 #include "../wrap/wrap.def"
-#pragma GCC diagnostic pop
+#undef WRAP
+
+void sys_resolve(void)
+{
+#define WRAP(fam, ret, name, params, args)	\
+	next_##name = (ret (*) params)(uintptr_t)find((uintptr_t)__real_##name, #name);
+#include "../wrap/wrap.def"
+#undef WRAP
+	/* Without a dynamic linker nobody knows libc's any more; stdio has its own way. */
+	if (next_read == (ssize_t (*)(int, void *, size_t))(uintptr_t)missing) {
+		fputs("roam: libroam-cover.o is in a static program: link it with libroam.a alone\n", stderr);
+		abort();
+	}
+}
+
+#define WRAP(fam, ret, name, params, args)	\
+	static ret first_##name params { sys_resolve(); return next_##name args; }
+#include "../wrap/wrap.def"
+#undef WRAP
+
+#define WRAP(fam, ret, name, params, args)	\
+	ret sys_##name params { return next_##name args; }
+#undef HOT
+#define HOT NOSYS
+#include "../wrap/wrap.def"
 #undef WRAP
 #undef PASS
 #undef HOT
+#undef PROG
 #undef NOSYS
+#pragma GCC diagnostic pop
+
+ssize_t sys_read(int fd, void *buf, size_t n)
+{
+	SHORT(read, SYS_read, fd, buf, n, 0);
+	return next_read(fd, buf, n);
+}
+
+ssize_t sys_write(int fd, const void *buf, size_t n)
+{
+	SHORT(write, SYS_write, fd, buf, n, 0);
+	return next_write(fd, buf, n);
+}
+
+ssize_t sys_recv(int fd, void *buf, size_t n, int flags)
+{
+	SHORT(recv, SYS_recvfrom, fd, buf, n, flags);
+	return next_recv(fd, buf, n, flags);
+}
+
+ssize_t sys_send(int fd, const void *buf, size_t n, int flags)
+{
+	SHORT(send, SYS_sendto, fd, buf, n, flags);
+	return next_send(fd, buf, n, flags);
+}
 
 static long raw(long nr, long a, long b, long c, long d, long e, long f)
 {
-	return __real_syscall(nr, a, b, c, d, e, f);
+	return sys_syscall(nr, a, b, c, d, e, f);
 }
 
 void sys_exit_now(int code)
@@ -148,8 +214,8 @@ int sys_memfd(const char *name, size_t size)
 	if (fd < 0)
 		return -1;
 	if (ftruncate(fd, (off_t)size) < 0 ||
-	    __real_fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
-		__real_close(fd);
+	    sys_fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
+		sys_close(fd);
 		return -1;
 	}
 	return fd;
@@ -158,9 +224,9 @@ int sys_memfd(const char *name, size_t size)
 size_t sys_memfd_size(int fd)
 {
 	struct stat st;
-	int seals = __real_fcntl(fd, F_GET_SEALS, 0);
+	int seals = sys_fcntl(fd, F_GET_SEALS, 0);
 
-	if (seals < 0 || !(seals & F_SEAL_SHRINK) || __real_fstat(fd, &st) < 0)
+	if (seals < 0 || !(seals & F_SEAL_SHRINK) || sys_fstat(fd, &st) < 0)
 		return 0;
 	return (size_t)st.st_size;
 }
@@ -241,8 +307,8 @@ uint64_t sys_starttime(int pid)
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return 0;
-	n = __real_read(fd, buf, sizeof(buf) - 1);
-	__real_close(fd);
+	n = sys_read(fd, buf, sizeof(buf) - 1);
+	sys_close(fd);
 	if (n <= 0)
 		return 0;
 	buf[n] = 0;
@@ -277,7 +343,7 @@ int sys_follow_netns(void)
 	if (fd < 0)
 		return -1;
 	r = setns(fd, CLONE_NEWNET);
-	__real_close(fd);
+	sys_close(fd);
 	return r;
 }
 
@@ -401,14 +467,14 @@ int sys_outq(int fd)
 {
 	int n;
 
-	return __real_ioctl(fd, SIOCOUTQ, (long)&n) < 0 ? -1 : n;
+	return sys_ioctl(fd, SIOCOUTQ, (long)&n) < 0 ? -1 : n;
 }
 
 int sys_inq(int fd)
 {
 	int n;
 
-	return __real_ioctl(fd, SIOCINQ, (long)&n) < 0 ? -1 : n;
+	return sys_ioctl(fd, SIOCINQ, (long)&n) < 0 ? -1 : n;
 }
 
 int sys_tcp_family(int fd)
@@ -416,14 +482,14 @@ int sys_tcp_family(int fd)
 	int fam, type, proto;
 	socklen_t l = sizeof(int);
 
-	if (__real_getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &fam, &l) < 0)
+	if (sys_getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &fam, &l) < 0)
 		return 0;
 	l = sizeof(int);
 	if ((fam != AF_INET && fam != AF_INET6) ||
-	    __real_getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &l) < 0 || type != SOCK_STREAM)
+	    sys_getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &l) < 0 || type != SOCK_STREAM)
 		return 0;
 	l = sizeof(int);
-	if (__real_getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &proto, &l) < 0 || proto != IPPROTO_TCP)
+	if (sys_getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &proto, &l) < 0 || proto != IPPROTO_TCP)
 		return 0;
 	return fam;
 }
@@ -443,7 +509,7 @@ int sys_send_fds(int fd, const void *buf, size_t n, const int *fds, int nfds)
 		c.h.cmsg_len = CMSG_LEN((size_t)nfds * sizeof(int));
 		memcpy(CMSG_DATA(&c.h), fds, (size_t)nfds * sizeof(int));
 	}
-	return __real_sendmsg(fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)n ? 0 : -1;
+	return sys_sendmsg(fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)n ? 0 : -1;
 }
 
 ssize_t sys_recv_fds(int fd, void *buf, size_t n, int *fds, int *nfds)
@@ -457,10 +523,10 @@ ssize_t sys_recv_fds(int fd, void *buf, size_t n, int *fds, int *nfds)
 	int max = *nfds;
 
 	*nfds = 0;
-	r = __real_recvmsg(fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	r = sys_recvmsg(fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	/* Said before what is still queued, once: the other side closed with something of ours unread. */
 	if (r < 0 && errno == ECONNRESET)
-		r = __real_recvmsg(fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+		r = sys_recvmsg(fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	if (r < 0)
 		return -1;
 	for (h = CMSG_FIRSTHDR(&m); h; h = CMSG_NXTHDR(&m, h)) {
@@ -476,12 +542,12 @@ ssize_t sys_recv_fds(int fd, void *buf, size_t n, int *fds, int *nfds)
 			if (*nfds < max)
 				fds[(*nfds)++] = one;
 			else
-				__real_close(one);
+				sys_close(one);
 		}
 	}
 	if (m.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) {
 		while (*nfds)
-			__real_close(fds[--*nfds]);
+			sys_close(fds[--*nfds]);
 		errno = EMSGSIZE;
 		return -1;
 	}
@@ -493,7 +559,7 @@ int sys_peer_uid(int fd, unsigned int *uid)
 	struct ucred c;
 	socklen_t l = sizeof(c);
 
-	if (__real_getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &c, &l) < 0)
+	if (sys_getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &c, &l) < 0)
 		return -1;
 	*uid = c.uid;
 	return 0;
@@ -526,19 +592,19 @@ int sys_pidfd_getfd(int pidfd, int fd)
 
 int sys_unshare_fds(unsigned int first, unsigned int last)
 {
-	return __real_close_range(first, last, CLOSE_RANGE_UNSHARE);
+	return sys_close_range(first, last, CLOSE_RANGE_UNSHARE);
 }
 
 int sys_seqpacket(void)
 {
-	return __real_socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	return sys_socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 }
 
 uint64_t sys_sock_ino(int fd)
 {
 	struct stat st;
 
-	if (__real_fstat(fd, &st) < 0 || !S_ISSOCK(st.st_mode))
+	if (sys_fstat(fd, &st) < 0 || !S_ISSOCK(st.st_mode))
 		return 0;
 	return (uint64_t)st.st_ino;
 }
@@ -604,7 +670,7 @@ void sys_list_dir(const char *path, int max, void (*fn)(const char *name))
 			fn(e->name);
 			at += e->len;
 		}
-	__real_close(fd);
+	sys_close(fd);
 }
 
 long sys_fd_limit(void)

@@ -15,11 +15,15 @@
 #define PASS WRAP
 #define HOT WRAP
 #define NOSYS(fam, ret, name, params, args)
+#define PROG NOSYS
 #include "../wrap/wrap.def"
 #undef WRAP
 #undef PASS
 #undef HOT
 #undef NOSYS
+#undef PROG
+
+void sys_resolve(void);		/* finds the real functions; early calls do it by themselves */
 
 /* The program has threads of its own: system calls must stay cancellation points. */
 extern bool sys_threads;

@@ -112,6 +112,8 @@ bool vring_arm(struct vsock *v, struct vring *vr, int fd, bool in, uint64_t seen
 
 /* ---- to the ring and back (ring_move.c) */
 
+/* False: calls of this process that we do not see may read or write its sockets. */
+extern _Atomic bool vring_allowed;
 /* May the link become one, as far as both ends have said? And shall the next one? */
 bool vring_may(struct vsock *v);
 bool vring_wanted(struct vsock *v);

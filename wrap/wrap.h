@@ -12,10 +12,15 @@
 #define PASS WRAP
 #define HOT WRAP
 #define NOSYS WRAP
+#define PROG WRAP
 #include "wrap.def"
 #undef WRAP
 #undef PASS
 #undef HOT
 #undef NOSYS
+#undef PROG
+
+/* The entry of that name, NULL when there is none. */
+ROAM_PUBLIC void *roam_entry(const char *name);
 
 #endif

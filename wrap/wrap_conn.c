@@ -1,6 +1,7 @@
 /* Making, naming and ending connections. */
 #include "wrap.h"
 #include "conf.h"
+#include "cover.h"
 #include "ep.h"
 #include "link_tcp.h"
 #include "meet.h"
@@ -10,13 +11,25 @@
 #include <netinet/tcp.h>
 #include <string.h>
 
+static struct vsock *fresh(int fd, int family, enum vs_kind kind)
+{
+	struct vsock *v = vs_new(fd, family, kind);
+
+	if (unlikely(!cover_said))
+		cover_say();
+	/* Calls that we do not see may use it. */
+	if (unlikely(cover_lost) && v)
+		vs_demote(v, REASON_COVER);
+	return v;
+}
+
 int __wrap_socket(int domain, int type, int protocol)
 {
 	int fd = sys_socket(domain, type, protocol);
 
 	if (fd >= 0 && (domain == AF_INET || domain == AF_INET6) && (type & 0xf) == SOCK_STREAM &&
 	    (protocol == 0 || protocol == IPPROTO_TCP) && !roam_vfork_child)
-		vs_new(fd, domain, VS_FRESH);
+		fresh(fd, domain, VS_FRESH);
 	else if (unlikely(fdtab_vsock(fd) != NULL))
 		vs_abandon(fd);		/* its number was closed where we do not see it */
 	return fd;
@@ -29,8 +42,10 @@ int __wrap_listen(int fd, int backlog)
 
 	if (v && r == 0 && !roam_vfork_child) {
 		atomic_store(&v->kind, VS_LISTEN);
-		meet_mark(v, fd);
-		park_listen(v, fd);
+		if (!cover_lost) {
+			meet_mark(v, fd);
+			park_listen(v, fd);
+		}
 	}
 	errno = e;
 	return r;
@@ -45,21 +60,21 @@ static int accepted(int lfd, int fd)
 	if (fd < 0 || roam_vfork_child)
 		return fd;
 	if (!l && (family = sys_tcp_family(lfd)) != 0) {
-		l = vs_new(lfd, family, VS_LISTEN);
+		l = fresh(lfd, family, VS_LISTEN);
 	} else if (l) {
 		family = l->family == 6 ? AF_INET6 : AF_INET;
 		atomic_store(&l->kind, VS_LISTEN);
 	}
 	if (family) {
 		/* Who accepts is not always who listened: daemons fork in between. */
-		if (l) {
+		if (l && !cover_lost) {
 			meet_mark(l, lfd);
 			atomic_store(&l->ops, 1);
 		}
-		v = vs_new(fd, family, VS_CONN);
+		v = fresh(fd, family, VS_CONN);
 		if (v) {
 			v->role = HO_ACCEPTOR;
-			if (!conf()->off && !v->never)
+			if (!conf()->off && !v->never && !cover_lost)
 				atomic_store(&v->next_try, MEET_FIRST_ACCEPTOR);
 			if (unlikely(atomic_load(&park_waiting)))
 				park_accepted(v, fd);
@@ -119,7 +134,7 @@ int __wrap_connect(int fd, const struct sockaddr *addr, socklen_t len)
 		int family = v->family == 6 ? AF_INET6 : AF_INET;
 
 		vs_forget(fd);
-		vs_new(fd, family, VS_FRESH);
+		fresh(fd, family, VS_FRESH);
 	} else if (r == 0 || e == EINPROGRESS || e == EINTR) {
 		atomic_store(&v->kind, VS_CONN);
 	}

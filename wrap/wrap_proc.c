@@ -1,5 +1,6 @@
 /* Processes: fork, exec, exit. */
 #include "wrap.h"
+#include "cover.h"
 #include "fdtab.h"
 #include "helper.h"
 #include "sys.h"
@@ -14,6 +15,8 @@ __attribute__((constructor)) static void at_start(void)
 	/* Threads that started before us, in the constructors of libraries. */
 	if (!__libc_single_threaded)
 		sys_threads = true;
+	sys_resolve();
+	cover_check();
 	pthread_atfork(helper_fork_prepare, helper_fork_parent, helper_fork_child);
 }
 
@@ -215,10 +218,12 @@ int __wrap_execle(const char *path, const char *arg, ...)
 #define WRAP(fam, ret, name, params, args)
 #define HOT WRAP
 #define NOSYS(fam, ret, name, params, args)
+#define PROG NOSYS
 #define PASS(fam, ret, name, params, args) \
 	ret __wrap_##name params { return sys_##name args; }
 #include "wrap.def"
 #undef WRAP
 #undef NOSYS
+#undef PROG
 #undef PASS
 #undef HOT

@@ -55,6 +55,8 @@ def try_out(exe, tmp):
     where.mkdir(mode=0o700)
     out = run([exe], env=environ(ROAM_DIR=str(where), ROAM_LOG="info"))
     upgraded = re.findall(r"^roam\[\d+\]: [0-9a-f]{8} upgraded ", out, re.M)
+    if "cover whole" not in out:
+        raise Fail(f"not the whole process is covered:\n{out}")
     if len(upgraded) != 2:
         raise Fail(f"{len(upgraded)} ends were upgraded, 2 wanted:\n{out}")
     out = run([exe], env=environ(ROAM="off", ROAM_DIR=str(where), ROAM_LOG="info"))
@@ -133,7 +135,7 @@ def main():
             raise Fail("roam.rsp or libroam.a is not installed")
         # Fortified: the names of the calls change, the list must know them.
         run([*cc, "-O2", "-D_FORTIFY_SOURCE=2", HERE / "echo.c", "-o", tmp / "consumer",
-             f"-Wl,@{rsp[0]}", lib[0], "-lsodium", "-pthread"])
+             f"-Wl,@{rsp[0]}", "-L", lib[0].parent, "-lroam", "-lsodium", "-pthread"])
         try_out(tmp / "consumer", tmp)
 
     return tap.run([
