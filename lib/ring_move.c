@@ -68,7 +68,7 @@ void vring_begin_count(struct vsock *v)
 {
 	struct vstate *st = atomic_load(&v->st);
 	uint8_t link = conf()->link;
-	bool yes = link == CONF_LINK_AUTO || link == CONF_LINK_RING;
+	bool yes = link != CONF_LINK_TCP;
 
 	if (yes && atomic_load(&ready))
 		vring_say(v, PAIR_RING_MAY);
@@ -110,9 +110,7 @@ bool vring_grow(struct vsock *v, uint32_t size)
 bool vring_may(struct vsock *v)
 {
 	struct vstate *st = atomic_load(&v->st);
-	uint8_t link = conf()->link;
-
-	return atomic_load(&ready) && (link == CONF_LINK_AUTO || link == CONF_LINK_RING) && !atomic_load(&st->remote) &&
+	return atomic_load(&ready) && conf()->link != CONF_LINK_TCP && !atomic_load(&st->remote) &&
 		v->pair && v->pair != &st->own_pair && !atomic_load(&st->ring_never) && !v->no_ring &&
 		/* The others of a tree could not map it. */
 		(!atomic_load(&st->shared) || vs_last_sharer(v, st)) &&
