@@ -94,6 +94,8 @@ int mend_quiet(struct mend *m)
 
 		m->fin_ours = link_count(fd, false, &c) == 0 &&
 			(c.state == LINK_ESTABLISHED || c.state == LINK_CLOSE_WAIT);
+		/* Said before we count: from then on the other end must not trim by what our kernel acknowledges. */
+		st->moving = st->moving && vring_follow(m->v);
 		/* A link that is only left is not ended: no FIN, and no TIME_WAIT that would hold its port. */
 		sys_shutdown(fd, st->moving ? SHUT_RD : SHUT_RDWR);
 		m->shut = true;

@@ -56,6 +56,16 @@ bool vring_peer_moves(struct vsock *v)
 		atomic_load(&v->pair->side[!st->ho.role].ring) >= PAIR_RING_NOW;
 }
 
+bool vring_follow(struct vsock *v)
+{
+	struct vstate *st = atomic_load(&v->st);
+	uint32_t ours = v->pair && v->pair != &st->own_pair ? atomic_load(&v->pair->side[st->ho.role].ring) : PAIR_RING_NO;
+
+	if (ours == PAIR_RING_MAY)
+		vring_say(v, PAIR_RING_FOLLOW);
+	return ours != PAIR_RING_NO;
+}
+
 bool vring_wanted(struct vsock *v)
 {
 	struct vstate *st = atomic_load(&v->st);

@@ -120,6 +120,8 @@ bool vring_wanted(struct vsock *v);
 /* PAIR_RING_..., to the peer; and is the peer about to move, so that the link's end is no break? */
 void vring_say(struct vsock *v, uint32_t what);
 bool vring_peer_moves(struct vsock *v);
+/* The link is being left; false: we have no way to say so. */
+bool vring_follow(struct vsock *v);
 /* A connection has gone live, on one host: when is a ring looked for? */
 void vring_begin_count(struct vsock *v);
 void vring_due(struct vsock *v);

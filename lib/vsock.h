@@ -88,6 +88,7 @@ struct pair_side {
 #define PAIR_RING_MAY	1u		/* may be asked to move to one */
 #define PAIR_RING_NOW	2u		/* is about to ask for one */
 #define PAIR_RING_LEAVE	3u		/* is about to ask for TCP again */
+#define PAIR_RING_FOLLOW 4u		/* leaves the link as well: what it acknowledges is not what it has */
 #define PAIR_MAGIC	0x726d6131u
 #define PAIR_SIZE	4096u
 struct pair {
