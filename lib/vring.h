@@ -96,8 +96,9 @@ static inline uint64_t vring_fin(struct vsock *v, struct vstate *st)
 }
 
 /* ---- calls (vs_ring.c); IO_NOCALL: not on this ring now, the phase says why */
-ssize_t vring_recv(struct vsock *v, struct vring *vr, int fd, struct io_op *op, size_t done);
-ssize_t vring_send(struct vsock *v, struct vring *vr, int fd, const struct io_op *op, size_t done);
+ssize_t vring_recv(struct vsock *v, struct vring *vr, int fd, struct io_op *op, size_t done, bool *moved);
+/* *moved: the call ends early because the ring does; what is left goes another way. */
+ssize_t vring_send(struct vsock *v, struct vring *vr, int fd, const struct io_op *op, size_t done, bool *moved);
 
 /* ---- readiness (vs_ring_poll.c) */
 

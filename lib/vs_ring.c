@@ -265,7 +265,7 @@ static ssize_t empty(struct vsock *v, struct vring *vr, struct vstate *st, int f
 	return -1;
 }
 
-ssize_t vring_recv(struct vsock *v, struct vring *vr, int fd, struct io_op *op, size_t done)
+ssize_t vring_recv(struct vsock *v, struct vring *vr, int fd, struct io_op *op, size_t done, bool *moved)
 {
 	struct vstate *st = atomic_load(&v->st);
 	size_t want, got = 0;
@@ -308,6 +308,7 @@ ssize_t vring_recv(struct vsock *v, struct vring *vr, int fd, struct io_op *op, 
 		if (lr == SHLOCK_OK || lr == SHLOCK_DIED) {
 			if (!readable(v, vr)) {
 				shlock_drop(&st->rx);
+				*moved = true;
 				return got ? (ssize_t)got : gone(v);
 			}
 			/* The end first: bytes that came before it are then there to be seen. */
@@ -371,7 +372,7 @@ ssize_t vring_recv(struct vsock *v, struct vring *vr, int fd, struct io_op *op, 
 				sys_nap_us(50);
 			continue;
 		}
-		w.some = got > 0;
+		w.some = done + got > 0;
 		e = wait_for(v, vr, fd, RING_RX, &w);
 		if (e) {
 			errno = e;
@@ -427,7 +428,7 @@ static ssize_t to_nobody(int fd, const struct io_op *op, size_t done)
 	return r < 0 ? r : (ssize_t)n;
 }
 
-ssize_t vring_send(struct vsock *v, struct vring *vr, int fd, const struct io_op *op, size_t done)
+ssize_t vring_send(struct vsock *v, struct vring *vr, int fd, const struct io_op *op, size_t done, bool *moved)
 {
 	struct vstate *st = atomic_load(&v->st);
 	size_t want, had = done;
@@ -465,6 +466,7 @@ ssize_t vring_send(struct vsock *v, struct vring *vr, int fd, const struct io_op
 		}
 		if (unlikely(!current(v, vr))) {
 			shlock_drop(&st->tx);
+			*moved = true;
 			return done > had ? (ssize_t)(done - had) : gone(v);
 		}
 		if (unlikely(st->shut_wr)) {
@@ -507,7 +509,7 @@ ssize_t vring_send(struct vsock *v, struct vring *vr, int fd, const struct io_op
 		}
 		if (k)
 			continue;
-		w.some = done > had;
+		w.some = done > 0;
 		e = wait_for(v, vr, fd, RING_TX, &w);
 		if (e) {
 			errno = e;

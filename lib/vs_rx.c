@@ -30,14 +30,14 @@ static ssize_t rx_kernel(int fd, struct io_op *op, size_t done)
 	}
 }
 
-static ssize_t rx_call(struct vsock *v, int fd, struct io_op *op, size_t done)
+static ssize_t rx_call(struct vsock *v, int fd, struct io_op *op, size_t done, bool *moved)
 {
 	struct vring *vr = vring_of(v);
 	_Atomic uint64_t *c VS_RX_GUARD = NULL;
 	ssize_t r = IO_NOCALL;
 
 	if (vr)
-		return vring_recv(v, vr, fd, op, done);
+		return vring_recv(v, vr, fd, op, done, moved);
 	c = vs_rx_enter(v);
 	if (!vs_mending(v))
 		r = rx_kernel(fd, op, done);
@@ -59,7 +59,7 @@ static ssize_t vs_stale(struct vsock *v, int fd, struct io_op *op)
 	return rx_kernel(fd, op, 0);
 }
 
-static ssize_t rx_post(struct vsock *v, int fd, struct io_op op, ssize_t r)
+static ssize_t rx_post(struct vsock *v, int fd, struct io_op op, ssize_t r, bool moved)
 {
 	uint64_t end = 0;
 	struct pollfd p;
@@ -72,7 +72,7 @@ static ssize_t rx_post(struct vsock *v, int fd, struct io_op op, ssize_t r)
 		sys_nap_us(10);
 	if (!vs_live(v)) {
 		if (r == IO_NOCALL)
-			r = rx_call(v, fd, &op, 0);
+			r = rx_call(v, fd, &op, 0, &moved);
 		if (r == -1 && errno == ENOTSOCK)
 			return vs_stale(v, fd, &op);
 		if (r != IO_NOCALL) {
@@ -88,8 +88,9 @@ static ssize_t rx_post(struct vsock *v, int fd, struct io_op op, ssize_t r)
 			    done >= vs_op_want(&op) || !vs_live(v))
 				return (ssize_t)done;
 			/* Cut short: by a signal, a time-out, the end, or a broken link? */
-			if (vs_mending(v)) {
+			if (vs_mending(v) || moved) {
 				r = IO_NOCALL;
+				moved = false;
 				continue;
 			}
 			if (vring_of(v))
@@ -125,7 +126,7 @@ static ssize_t rx_post(struct vsock *v, int fd, struct io_op op, ssize_t r)
 		/* The link is being mended. */
 		vs_install();
 		if (!vs_mending(v)) {
-			r = rx_call(v, fd, &op, done);
+			r = rx_call(v, fd, &op, done, &moved);
 			continue;
 		}
 		if (vs_nonblocking(fd, op.flags)) {
@@ -143,7 +144,7 @@ static ssize_t rx_post(struct vsock *v, int fd, struct io_op op, ssize_t r)
 		/* Nothing more to come: what the kernel has to say waits for the next call. */
 		if (done && atomic_load(atomic_load(&v->phasep)) & PH_NOREP)
 			return (ssize_t)done;
-		r = rx_call(v, fd, &op, done);
+		r = rx_call(v, fd, &op, done, &moved);
 	}
 }
 
@@ -152,12 +153,14 @@ ssize_t vs_rx_post(struct vsock *v, int fd, struct io_op op, ssize_t r)
 	_Atomic uint32_t *in VS_COUNT_GUARD = &v->inside;
 
 	atomic_fetch_add(in, 1);
-	return rx_post(v, fd, op, r);
+	return rx_post(v, fd, op, r, false);
 }
 
 ssize_t vs_recv_any(struct vsock *v, int fd, struct io_op op)
 {
-	ssize_t r = rx_call(v, fd, &op, 0);
+	_Atomic uint32_t *in VS_COUNT_GUARD = NULL;
+	bool moved = false;
+	ssize_t r = rx_call(v, fd, &op, 0, &moved);
 
 	if (likely(r > 0 && !(op.flags & MSG_WAITALL))) {
 		if (!vs_live(v))
@@ -166,5 +169,7 @@ ssize_t vs_recv_any(struct vsock *v, int fd, struct io_op op)
 	}
 	if (r == -1 && errno == EAGAIN)
 		return r;
-	return vs_rx_post(v, fd, op, r);
+	in = &v->inside;
+	atomic_fetch_add(in, 1);
+	return rx_post(v, fd, op, r, moved);
 }

@@ -279,13 +279,16 @@ static ssize_t send_slower(struct vsock *v, int fd, const struct io_op *op, size
 				e = vs_wait_writable(fd, end);
 		} else if (vring_of(v)) {
 			shlock_drop(&st->tx);
-			r = vring_send(v, vring_of(v), fd, op, done);
+			bool moved = false;
+
+			r = vring_send(v, vring_of(v), fd, op, done, &moved);
 			if (r == IO_NOCALL)
 				continue;
 			if (r < 0)
 				return broken_pipe(v, op, done, errno);
 			done += (size_t)r;
-			if (done == vs_op_want(op) || nb)
+			/* A signal or the time has ended it; or the ring has, and then it is to go on. */
+			if (!moved || done == vs_op_want(op) || nb)
 				return (ssize_t)done;
 		} else {
 			shlock *held VS_LOCK_GUARD = &st->tx;
@@ -333,10 +336,13 @@ ssize_t vs_send_rest(struct vsock *v, int fd, struct io_op op, size_t done)
 
 static ssize_t send_ring(struct vsock *v, struct vring *vr, int fd, const struct io_op *op)
 {
-	ssize_t r = vring_send(v, vr, fd, op, 0);
+	bool moved = false;
+	ssize_t r = vring_send(v, vr, fd, op, 0, &moved);
 
-	if (likely(r >= 0))
+	if (likely(r >= 0 && !moved))
 		return r;
+	if (r >= 0)
+		return send_slow(v, fd, op, (size_t)r);
 	return r == IO_NOCALL ? send_slow(v, fd, op, 0) : broken_pipe(v, op, 0, errno);
 }
 
@@ -387,6 +393,11 @@ ssize_t vs_send_live(struct vsock *v, int fd, struct io_op op_)
 		shlock_drop(&st->tx);
 		if (unlikely(full))
 			join_move(v);
+		/* Cut short because the link ends: a call that blocks goes on with the next one. */
+		if (unlikely(atomic_load_explicit(&st->phase, memory_order_acquire) !=
+			     atomic_load_explicit(&v->phase_ok, memory_order_relaxed)) &&
+		    (size_t)r < vs_op_want(op) && !vs_nonblocking(fd, op->flags))
+			return send_slow(v, fd, op, (size_t)r);
 		vring_count(v, (size_t)r);
 		return r;
 	}
