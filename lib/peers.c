@@ -32,6 +32,10 @@ static bool speaks(struct vsock *v, uint32_t pid, uint64_t start)
 
 	if (!st || !v->pair || !vring_of(v))
 		return false;
+	/* What we saw when we looked: the page may say anything by now. */
+	for (i = 0; i < NPROC; i++)
+		if (pid && v->watched[i] == pid)
+			return true;
 	side = &v->pair->side[!st->ho.role];
 	for (i = 0; i < NPROC; i++)
 		if (atomic_load(&side->proc[i].pid) == pid && atomic_load(&side->proc[i].start) == start)
@@ -119,6 +123,7 @@ void peers_watch(struct vsock *v)
 		uint32_t pid = atomic_load(&side->proc[i].pid);
 		uint64_t start = atomic_load(&side->proc[i].start);
 
+		v->watched[i] = pid > INT32_MAX ? 0 : pid;
 		if (!pid || pid > INT32_MAX || find(pid, start))
 			continue;
 		p = malloc(sizeof(*p));
