@@ -31,8 +31,16 @@
 
 #define INTEREST (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLRDNORM | EPOLLWRNORM | EPOLLRDBAND | EPOLLWRBAND)
 
+static void unarm(struct epreg *r)
+{
+	if (r->waits_in || r->waits_out)
+		vring_unarm(r->v, r->waits_in, r->waits_out);
+	r->waits_in = r->waits_out = false;
+}
+
 static void heat(struct epset *s, struct epreg *r)
 {
+	unarm(r);
 	if (r->hot || r->ghost)
 		return;
 	s->nhot++;
@@ -47,6 +55,7 @@ void ep_over_gone(struct epset *s, struct epreg *r)
 {
 	struct epreg **p = &s->hot;
 
+	unarm(r);
 	if (r->hot) {
 		while (*p && *p != r)
 			p = &(*p)->next_hot;
@@ -67,6 +76,7 @@ void ep_over_leave(struct epset *s, struct epreg *r)
 {
 	struct epreg **p = &s->hot;
 
+	unarm(r);
 	r->ghost = true;
 	if (!r->hot)
 		return;
@@ -188,9 +198,15 @@ static bool cool(struct epset *s, struct epreg *r, struct vring *vr)
 		out = false;
 	if (in && (r->fired || atomic_load(&st->phase) & PH_NOREP))
 		in = false;
-	return vring_arm(r->v, vr, r->fd, in,
-			 r->events & EPOLLET && ring_look(&vr->r, RING_RX) ? r->tail_seen : RING_ANY, out) &&
-		!due(r, vr);
+	unarm(r);
+	if (!vring_arm(r->v, vr, r->fd, in, r->events & EPOLLET && ring_look(&vr->r, RING_RX) ? r->tail_seen : RING_ANY, out))
+		return false;
+	r->waits_in = in;
+	r->waits_out = out;
+	if (!due(r, vr))
+		return true;
+	unarm(r);
+	return false;
 }
 
 static int collect(struct epset *s, struct epoll_event *ev, int max)
@@ -351,6 +367,7 @@ static uint32_t peer_cpu(struct epset *s)
 int ep_wait(int ep, struct epset *s, struct epoll_event *ev, int max, const struct timespec *tmo, const sigset_t *mask)
 {
 	bool zero = tmo && !tmo->tv_sec && !tmo->tv_nsec;
+	unsigned int vain = 0;
 	uint64_t end = tmo && !zero ? sys_now_ns() + (uint64_t)tmo->tv_sec * 1000000000u + (uint64_t)tmo->tv_nsec : 0;
 
 	if (max <= 0 || !ev)
@@ -380,6 +397,9 @@ int ep_wait(int ep, struct epset *s, struct epoll_event *ev, int max, const stru
 		}
 		if (!to_sleep(s)) {
 			spin_end(&w);
+			/* Another sleeper has to see the doorbell first (vs_ring_poll.c). */
+			if (++vain > 2)
+				sys_nap_us(vain < 20 ? vain * 50 : 1000);
 			continue;
 		}
 		if (end)

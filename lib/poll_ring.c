@@ -82,18 +82,53 @@ static int merge(struct pollfd *fds, const struct pollfd *tmp, nfds_t n, bool *k
 	return ready;
 }
 
+struct armed {			/* what vring_arm has allowed, until the sleep is over */
+	struct pollfd *fds;
+	struct vsock *few[32], **v;
+	nfds_t n;
+};
+
+static short rx(const struct pollfd *p)
+{
+	return p->events & (POLLIN | POLLRDNORM);
+}
+
+static short tx(const struct pollfd *p)
+{
+	return p->events & (POLLOUT | POLLWRNORM);
+}
+
+/* Also on the way of a cancelled thread. */
+static void unarm(struct armed *a)
+{
+	for (; a->n; a->n--)
+		if (a->v[a->n - 1])
+			vring_unarm(a->v[a->n - 1], rx(&a->fds[a->n - 1]), tx(&a->fds[a->n - 1]));
+	if (a->v != a->few)
+		free(a->v);
+	a->v = a->few;
+}
+
 /* Every ring that is waited for will wake us; false: one has something. */
-static bool arm(struct pollfd *fds, nfds_t n)
+static bool arm(struct armed *a, struct pollfd *fds, nfds_t n)
 {
 	struct vring *vr;
 	struct vsock *v;
 	nfds_t i, rings;
 
+	a->fds = fds;
+	if (n > ARRAY_SIZE(a->few)) {
+		struct vsock **more = malloc(n * sizeof(*more));
+
+		if (!more)
+			return false;
+		a->v = more;
+	}
 	for (i = 0; i < n; i++) {
 		v = ringed(fds[i].fd, &vr);
-		if (v && !vring_arm(v, vr, fds[i].fd, fds[i].events & (POLLIN | POLLRDNORM), RING_ANY,
-				    fds[i].events & (POLLOUT | POLLWRNORM)))
+		if (v && !vring_arm(v, vr, fds[i].fd, rx(&fds[i]), RING_ANY, tx(&fds[i])))
 			return false;
+		a->v[a->n++] = v;
 	}
 	return look(fds, n, &rings) == 0;
 }
@@ -134,6 +169,7 @@ int poll_rings(struct pollfd *fds, nfds_t n, const struct timespec *tmo, const s
 {
 	static const struct timespec zero;
 	struct pollfd few[32], *tmp = n > ARRAY_SIZE(few) ? malloc(n * sizeof(*tmp)) : few;
+	struct armed a __attribute__((cleanup(unarm))) = { .v = a.few };
 	bool ready = tmo && !tmo->tv_sec && !tmo->tv_nsec, spun;
 	struct spin_wait w;
 	nfds_t rings;
@@ -146,11 +182,12 @@ int poll_rings(struct pollfd *fds, nfds_t n, const struct timespec *tmo, const s
 	ready = look(fds, n, &rings) != 0 || ready;
 	spun = !ready && rings;
 	if (spun)
-		ready = (spin_begin(&w, &poll_spin, 0, NULL) && spin(fds, tmp, n, &w)) || broken(fds, n) || !arm(fds, n);
+		ready = (spin_begin(&w, &poll_spin, 0, NULL) && spin(fds, tmp, n, &w)) || broken(fds, n) || !arm(&a, fds, n);
 	translate(tmp, fds, n);
 	/* Something is there, or may be: what else is? */
 	r = sys_ppoll(tmp, n, ready ? &zero : tmo, mask);
 	e = errno;
+	unarm(&a);
 	if (spun)
 		spin_end(&w);
 	if (r >= 0)

@@ -17,6 +17,10 @@
  * While a busy program leaves it there, the peer rings no more: no system call
  * at either end.
  *
+ * One byte serves all who sleep here, for bytes and for room.  So it is not
+ * taken away either while another one sleeps (v->waits) for what it was rung
+ * for: who would sleep, but may not take it, naps until the other has woken.
+ *
  * Who may touch the mapping: holders of tx or rx that have found v->ring below
  * the lock, threads counted in v->lookers that have found it after that, and
  * walkers of an epoll set below its lock.  vring_retire waits for all of them.
@@ -110,6 +114,8 @@ short vring_events(struct vsock *v, struct vring *vr);
  * something already, or another thread is inside.
  */
 bool vring_arm(struct vsock *v, struct vring *vr, int fd, bool in, uint64_t seen, bool out);
+/* The sleep that vring_arm allowed is over, or is not slept. */
+void vring_unarm(struct vsock *v, bool in, bool out);
 
 /* ---- to the ring and back (ring_move.c) */
 

@@ -27,6 +27,9 @@ short vring_events(struct vsock *v, struct vring *vr)
 		return 0;
 	/* The end before the bytes: those that came before it are then seen. */
 	fin = vring_fin(v, st);
+	/* Where the bytes do not end it is not yet true, or a lie that would keep a poller busy for ever. */
+	if (fin != atomic_load(&vr->r.in->tail))
+		fin = PAIR_NO_FIN;
 	if (ring_look(&vr->r, RING_RX))
 		ev |= POLLIN | POLLRDNORM;
 	if (ph & PH_NOREP)
@@ -44,7 +47,39 @@ short vring_events(struct vsock *v, struct vring *vr)
 	return ev;
 }
 
-static bool arm_rx(struct vsock *v, struct vring *vr, struct vstate *st, int fd, bool in, uint64_t seen)
+/* Was the doorbell rung for room? */
+static bool room_rung(struct vring *vr, struct vstate *st)
+{
+	uint32_t s = __atomic_load_n(&st->ring.tx_sleep.state, __ATOMIC_RELAXED);
+
+	return s & RING_POLL && atomic_load(&vr->r.in->tx_bell) == s;
+}
+
+/*
+ * Doorbells are taken away, but not another sleeper's. False: not now. What is
+ * counted first was rung before that, so a ring that is not seen is a byte that is not taken.
+ */
+static bool take_bell(struct vsock *v, struct vring *vr, struct vstate *st, int fd, bool in, bool out)
+{
+	char junk[64];
+	int n = sys_inq(fd);
+
+	if (n <= 0)
+		return true;
+	if ((atomic_load(&v->waits[RING_TX]) > out && room_rung(vr, st)) ||
+	    (atomic_load(&v->waits[RING_RX]) > in && ring_look(&vr->r, RING_RX)))
+		return false;
+	while (n > 0) {
+		ssize_t r = sys_recv(fd, junk, (size_t)n < sizeof(junk) ? (size_t)n : sizeof(junk), MSG_DONTWAIT);
+
+		if (r <= 0)
+			break;
+		n -= (int)r;
+	}
+	return true;
+}
+
+static bool arm_rx(struct vsock *v, struct vring *vr, struct vstate *st, int fd, bool in, uint64_t seen, bool out)
 {
 	enum shlock_result lr = shlock_take(&st->rx, 1000000, false);
 	uint64_t known;
@@ -60,7 +95,7 @@ static bool arm_rx(struct vsock *v, struct vring *vr, struct vstate *st, int fd,
 	ok = st->ring.rx_tail == known;
 	/* Not while there is something to read: the byte is how others in the kernel know. */
 	if (ok && (!in || known == atomic_load(&st->ring.rx_head)))
-		link_drain(fd);
+		ok = take_bell(v, vr, st, fd, in, out);
 	ok = ok && ring_arm_poll(&vr->r, RING_RX, known);
 	shlock_drop(&st->rx);
 	return ok;
@@ -84,6 +119,23 @@ static bool arm_tx(struct vsock *v, struct vring *vr, struct vstate *st, int fd)
 	return ok;
 }
 
+static void fewer(_Atomic uint32_t *n)
+{
+	uint32_t old = atomic_load(n);
+
+	/* Closed and begun anew meanwhile: then it counts from 0. */
+	while (old && !atomic_compare_exchange_weak(n, &old, old - 1))
+		;
+}
+
+void vring_unarm(struct vsock *v, bool in, bool out)
+{
+	if (in)
+		fewer(&v->waits[RING_RX]);
+	if (out)
+		fewer(&v->waits[RING_TX]);
+}
+
 bool vring_arm(struct vsock *v, struct vring *vr, int fd, bool in, uint64_t seen, bool out)
 {
 	struct vstate *st = atomic_load(&v->st);
@@ -92,9 +144,17 @@ bool vring_arm(struct vsock *v, struct vring *vr, int fd, bool in, uint64_t seen
 
 	if (!st)
 		return false;
-	if (atomic_load(&st->phase) & PH_NOREP)
-		return !in || !ring_look(&vr->r, RING_RX);
-	ok = arm_rx(v, vr, st, fd, in, seen) && (!out || arm_tx(v, vr, st, fd));
+	if (atomic_load(&st->phase) & PH_NOREP) {
+		ok = !in || !ring_look(&vr->r, RING_RX);
+		atomic_fetch_add(&v->waits[RING_RX], ok && in);
+		atomic_fetch_add(&v->waits[RING_TX], ok && out);
+		return ok;
+	}
+	atomic_fetch_add(&v->waits[RING_RX], in);
+	atomic_fetch_add(&v->waits[RING_TX], out);
+	ok = arm_rx(v, vr, st, fd, in, seen, out) && (!out || arm_tx(v, vr, st, fd));
+	if (!ok)
+		vring_unarm(v, in, out);
 	errno = e;
 	return ok;
 }

@@ -710,6 +710,8 @@ void vs_fork_plain(struct vsock *v)
 	atomic_store(&v->want, 0);
 	atomic_store(&v->tx0, 0);
 	atomic_store(&v->pollers, 0);
+	atomic_store(&v->waits[0], 0);
+	atomic_store(&v->waits[1], 0);
 	atomic_fetch_and(&v->rx0, ~UINT64_C(0xffff));
 	if (v->offer_far) {
 		v->offer_far = false;

@@ -175,6 +175,7 @@ struct epreg {			/* one descriptor in one epoll set, as the application asked */
 	bool rearm;		/* an event of a ONESHOT was kept from the application */
 	/* On a ring (ep_ring.c). */
 	bool over;		/* the kernel only wakes us; readiness is told by the ring */
+	bool waits_in, waits_out;	/* armed (vring_arm) */
 	bool hot, fired;	/* in the set's list; a ONESHOT that has fired */
 	bool ghost;		/* taken out by the application, still the kernel's: it may come back */
 	uint32_t native;	/* what the kernel said of the base link */
@@ -209,6 +210,8 @@ struct vsock {
 	_Atomic uint32_t pollers;		/* threads in the kernel's poll with it */
 	_Atomic uint32_t lookers;		/* threads that look at the ring, or sleep on it, without a lock */
 	_Atomic uint32_t full;			/* sends that found the ring full */
+	_Atomic uint32_t waits[2];		/* by ring_dir: those armed for a doorbell, in poll or in an epoll set */
+	uint32_t watched[NPROC];		/* pids of the other end whose death will be looked into */
 	_Atomic uint32_t nfd;
 	_Atomic int fd;				/* one of its descriptors */
 	_Atomic uint32_t free_next;		/* free list */

@@ -137,6 +137,8 @@ static void *block_send(void *arg)
 	do {
 		size_t n = 1 + rnd() % BUF;
 
+		if (atomic_load(&sh->over))
+			nap_us(2000);
 		r = send(*(int *)arg, buf + BUF - n, n, MSG_NOSIGNAL);
 		if (r > (ssize_t)n)
 			abort();
@@ -154,6 +156,7 @@ static bool both_nb(int fd, bool in, bool out, bool all)
 
 	if (!buf)
 		buf = guarded();
+	out = out && !atomic_load(&sh->over);
 	do {
 		n = 1 + rnd() % BUF;
 		r = in ? recv(fd, buf + BUF - n, n, MSG_DONTWAIT) : -2;
@@ -214,7 +217,7 @@ static void victim(uint32_t way)
 		break;
 	case W_POLL:
 		do {
-			p = (struct pollfd){ fd, POLLIN | POLLOUT, 0 };
+			p = (struct pollfd){ fd, atomic_load(&sh->over) ? POLLIN : POLLIN | POLLOUT, 0 };
 			poll(&p, 1, -1);
 		} while (both_nb(fd, p.revents & (POLLIN | POLLHUP | POLLERR), p.revents & POLLOUT, false));
 		break;
@@ -223,13 +226,16 @@ static void victim(uint32_t way)
 			FD_ZERO(&i);
 			FD_SET(fd, &i);
 			o = i;
+			if (atomic_load(&sh->over))
+				FD_ZERO(&o);
 			select(fd + 1, &i, &o, NULL, NULL);
 		} while (both_nb(fd, FD_ISSET(fd, &i), FD_ISSET(fd, &o), false));
 		break;
 	default:
 		do {
-			if (way == W_ONESHOT) {
-				ev.events = EPOLLIN | EPOLLOUT | EPOLLONESHOT;
+			if (way == W_ONESHOT || (way == W_LT && atomic_load(&sh->over))) {
+				/* A liar that takes all we send may keep us busy: later we only read. */
+				ev.events = EPOLLIN | (atomic_load(&sh->over) ? 0 : EPOLLOUT) | (way == W_ONESHOT ? EPOLLONESHOT : 0);
 				epoll_ctl(ep, EPOLL_CTL_MOD, fd, &ev);
 			}
 			ev.events = 0;
