@@ -75,9 +75,14 @@ bool vs_judge_rx(struct vsock *v, int fd, ssize_t r, int err)
 	ph = atomic_load(&st->phase);
 	if (ph & PH_NOREP || atomic_load(&st->judged))
 		return false;
-	/* A ring ends by a word of the peer's, not by what the base link says. */
+	/*
+	 * A ring ends by a word of the peer's, not by what the base link says. And
+	 * this may be said of the link that was left for the ring: read again, then.
+	 */
+	if (vring_of(v) && !st->shut_rd && vring_inq(v))
+		return true;
 	if (r == 0 && vring_of(v))
-		return false;
+		return !st->shut_rd && !vs_peer_closed(v, st) && vring_fin(v, st) != atomic_load(&st->ring.rx_head);
 	if (vs_mending(v)) {
 		vs_break(v, r == 0 ? 0 : err, NULL);
 		return true;
