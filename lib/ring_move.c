@@ -221,16 +221,19 @@ void vring_leave_inherited(void)
 	int fd, top, flags, e = errno;
 	struct vsock *v;
 
-	if (likely(!atomic_load(&vs_ring_count)) || roam_vfork_child)
+	if (likely(!atomic_load(&vs_live_count)) || roam_vfork_child)
 		return;
 	top = fdtab_top();
 	for (fd = 0; fd < top; fd++) {
 		v = fdtab_vsock(fd);
-		if (!v || !vring_of(v))
+		if (!v || !vs_live_now(v))
 			continue;
 		flags = sys_fcntl(fd, F_GETFD, 0);
-		if (flags >= 0 && !(flags & FD_CLOEXEC))
-			vring_leave(v, false);
+		if (flags < 0 || flags & FD_CLOEXEC)
+			continue;
+		/* For good: nobody would answer there, and a link that works would end by being moved. */
+		vring_leave(v, true);
+		vring_say(v, PAIR_RING_NO);
 	}
 	errno = e;
 }
