@@ -17,6 +17,7 @@ sys.dont_write_bytecode = True
 
 import cases_modes  # noqa: E402
 import harness  # noqa: E402
+import programs  # noqa: E402
 
 GROUPS = ["modes", "move", "procs", "hostile"]
 
@@ -24,6 +25,17 @@ GROUPS = ["modes", "move", "procs", "hostile"]
 class RingCase(harness.Case):
     def environ(self, roam_dir=None, **changes):
         return super().environ(roam_dir, **{"ROAM_LINK": "ring", **changes})
+
+
+def wait_ring(*procs, **how):
+    """Breaks begin when the link is a ring; before, they keep it from becoming one."""
+    programs.wait_upgraded(*procs, **how)
+    for p in procs:
+        harness.wait_for(lambda p=p: re.search(r" link=ring$", p.err(), re.M) or not p.alive(),
+                         10, f"a ring in {p.label}")
+
+
+cases_modes.wait_upgraded = wait_ring
 
 
 def on_ring(case, fn):
