@@ -221,10 +221,15 @@ bool vring_flush_locked(struct vsock *v, int fd)
 
 /* ---- waking */
 
-static void knock(_Atomic uint32_t *bell)
+/*
+ * As if the peer had answered the state that we told it last: a sleeper that saw
+ * another bell wakes, and the next one arms anew.  The peer has not answered it,
+ * and will, once in vain.  (Any other value would make a bell that was rung look
+ * as if it were still to be rung, and nobody would ring it again.)
+ */
+static void knock(_Atomic uint32_t *bell, const struct ring_sleep *s)
 {
-	/* Any change will do: a sleeper sleeps while it is what it was, the rest of the word is a number. */
-	atomic_fetch_xor(bell, RING_GEN << 20);
+	atomic_store(bell, __atomic_load_n(&s->state, __ATOMIC_RELAXED));
 	sys_futex_wake(bell, INT32_MAX);
 }
 
@@ -235,8 +240,8 @@ void vring_kick(struct vsock *v)
 	atomic_fetch_add(&v->lookers, 1);
 	vr = atomic_load(&v->ring);
 	if (vr) {
-		knock(&vr->r.in->rx_bell);
-		knock(&vr->r.in->tx_bell);
+		knock(&vr->r.in->rx_bell, &vr->r.end->rx_sleep);
+		knock(&vr->r.in->tx_bell, &vr->r.end->tx_sleep);
 	}
 	atomic_fetch_sub(&v->lookers, 1);
 }

@@ -220,7 +220,9 @@ def cases(_args):
     out += [c("ended by a reset rule", ended_by, how="reset", errors={"ECONNRESET", "EPIPE"}),
             c("ended by ss -K", ended_by, how="ss -K",
               errors={"ECONNABORTED", "ECONNRESET", "EPIPE"}),
-            c("ended by kill -9", ended_by, how="kill -9", errors={"ECONNRESET", "EPIPE"}),
+            # None: it had read all that had come, so its kernel said FIN.
+            c("ended by kill -9", ended_by, how="kill -9",
+              errors={"ECONNRESET", "EPIPE", None}),
             c("a firewall forgets", forgotten),
             c("the router reboots", rebooted),
             c("another address", readdressed),
