@@ -99,6 +99,13 @@ static inline uint64_t vring_fin(struct vsock *v, struct vstate *st)
 	return v->pair ? atomic_load(&v->pair->side[!st->ho.role].fin) : PAIR_NO_FIN;
 }
 
+/* Closed over there, all of ours was read, and all of theirs is here. */
+static inline bool vring_clean(struct vsock *v, struct vstate *st)
+{
+	return atomic_load(&v->pair->side[!st->ho.role].closed) == PAIR_CLOSED_CLEAN &&
+		vring_fin(v, st) == atomic_load(&st->ring.rx_head);
+}
+
 /* ---- calls (vs_ring.c); IO_NOCALL: not on this ring now, the phase says why */
 ssize_t vring_recv(struct vsock *v, struct vring *vr, int fd, struct io_op *op, size_t done, bool *moved);
 /* *moved: the call ends early because the ring does; what is left goes another way. */

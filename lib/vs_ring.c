@@ -257,8 +257,11 @@ static ssize_t empty(struct vsock *v, struct vring *vr, struct vstate *st, int f
 		return r < 0 && errno == ECONNRESET && ring_all_taken(&vr->r) ? 0 : r;
 	}
 	/* In order, or by a reset? The kernel knows; its word may still be on the way. */
-	if (vs_peer_closed(v, st))
-		return last_word(fd, false);
+	if (vs_peer_closed(v, st)) {
+		r = last_word(fd, false);
+		/* It had read all of ours: that can only be a FIN, and it may have been lost with the base. */
+		return r < 0 && errno == EAGAIN && vring_clean(v, st) ? 0 : r;
+	}
 	if (fin == atomic_load(&st->ring.rx_head))
 		return 0;
 	errno = EAGAIN;

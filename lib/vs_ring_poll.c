@@ -37,7 +37,7 @@ short vring_events(struct vsock *v, struct vring *vr)
 	/* Closed: how, is the kernel's to say. */
 	closed = vs_peer_closed(v, st);
 	if (unlikely(closed))
-		ev |= base_events(v);
+		ev |= vring_clean(v, st) ? (POLLIN | POLLRDNORM | POLLRDHUP) | base_events(v) : base_events(v);
 	else if (st->shut_rd || fin < PAIR_FIN_SOON)
 		ev |= POLLIN | POLLRDNORM | POLLRDHUP;
 	if (st->shut_wr || closed || (!(ph & PH_UNSENT) && ring_look(&vr->r, RING_TX)))
