@@ -35,7 +35,16 @@ def wait_ring(*procs, **how):
                          10, f"a ring in {p.label}")
 
 
+def check_resumed(case, breaks, procs, **_how):
+    """A base that nobody sleeps on may be dead for long: what was noticed was mended, and is a ring again."""
+    resumed = max(len(p.events("resumed")) for p in procs)
+    rings = max(len(re.findall(r" resumed .*link=ring$", p.err(), re.M)) for p in procs)
+    case.note(f"{breaks} breaks, {resumed} resumed, {rings} as a ring")
+    case.check(rings >= resumed // 2, f"{resumed} resumed, but only {rings} as a ring")
+
+
 cases_modes.wait_upgraded = wait_ring
+cases_modes.check_resumed = check_resumed
 
 
 def on_ring(case, fn):
