@@ -210,7 +210,7 @@ bool vring_flush_locked(struct vsock *v, int fd)
 		st->tx_sent += (uint64_t)k;
 	}
 	if (ring_call(&vr->r, call))
-		vring_bell(fd);
+		vring_bell(v, fd);
 	if (st->tx_sent < st->replay.end)
 		return false;
 	/* The ring holds it now; an OK that may not have arrived still needs it. */
@@ -246,11 +246,12 @@ void vring_kick(struct vsock *v)
 	atomic_fetch_sub(&v->lookers, 1);
 }
 
-bool vring_bell(int fd)
+bool vring_bell(struct vsock *v, int fd)
 {
 	int e = errno;
 	bool ok;
 
+	atomic_store(&v->rang, true);
 	/* Full: then there is more than one for the peer to find. */
 	ok = sys_send(fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0 || !vs_link_error(errno);
 	errno = e;
@@ -267,7 +268,7 @@ void vring_kick_peer(struct vsock *v, int fd)
 	if (vr) {
 		ring_mend_tx(&vr->r, &call);
 		if (ring_call(&vr->r, call))
-			vring_bell(fd);
+			vring_bell(v, fd);
 	}
 	atomic_fetch_sub(&v->lookers, 1);
 }

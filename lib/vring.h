@@ -79,7 +79,7 @@ void vring_kick(struct vsock *v);
 /* The stream's end or a close was announced: the peer's sleepers look. tx is held or nobody sends. */
 void vring_kick_peer(struct vsock *v, int fd);
 /* One byte through the base. False: the base is dead; vs_break() then, without tx. */
-bool vring_bell(int fd);
+bool vring_bell(struct vsock *v, int fd);
 /* Scribbled memory: ECONNRESET for good. */
 void vring_broken(struct vsock *v, int fd);
 /* Unread bytes, and sent ones that the peer has not read; 0 when the link is no ring. */

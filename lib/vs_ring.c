@@ -33,6 +33,7 @@ struct wait {
 	bool some;		/* bytes have moved: a signal ends the call, whatever its handler's flags */
 };
 #define GROW_NS 5000000
+#define RANG_SLICE 50000000
 #define FOR_EVER INT64_C(3600000000000)		/* the kernel restarts a sleep without a time-out by itself */
 
 /* The base link of a connection that has been forked died, and nobody told us? */
@@ -71,6 +72,8 @@ static int sleep_on(struct vsock *v, struct vring *vr, struct vstate *st, int fd
 	struct ring_ticket t;
 	int64_t ns = -1;
 	bool shared = atomic_load(&st->shared), armed, grow;
+	/* A doorbell of ours may have been answered by a reset: the peer sleeps on, and the base tells only us. */
+	bool rang = atomic_exchange(&v->rang, false);
 	int e = 0;
 
 	if (!w->asked)
@@ -106,6 +109,8 @@ static int sleep_on(struct vsock *v, struct vring *vr, struct vstate *st, int fd
 			ns = 1000000;
 		if (shared && (ns < 0 || ns > SHARED_SLICE))
 			ns = SHARED_SLICE;
+		if (rang && (ns < 0 || ns > RANG_SLICE))
+			ns = RANG_SLICE;
 		e = doze(vr, word, t.bell, ns);
 	}
 	if (shlock_take(l, -1, false) != SHLOCK_SELF) {
@@ -116,7 +121,7 @@ static int sleep_on(struct vsock *v, struct vring *vr, struct vstate *st, int fd
 		return 0;
 	if (e == ETIMEDOUT && grow && !ring_look(&vr->r, RING_TX) && !(w->end && sys_now_ns() >= w->end))
 		vring_grow(v, vr->r.size);
-	if (e == ETIMEDOUT && shared)
+	if (e == ETIMEDOUT && (shared || rang))
 		look_at_base(v, fd);
 	return e == EINTR ? EINTR : 0;
 }
@@ -325,7 +330,7 @@ ssize_t vring_recv(struct vsock *v, struct vring *vr, int fd, struct io_op *op, 
 			call = ring_call(&vr->r, call);
 			/* Also where the end came in between. */
 			r = k == 0 && (end || over(v, st, RING_RX)) && ring_avail(&vr->r) <= 0 ? 0 : -1;
-			rang = !call || vring_bell(fd);
+			rang = !call || vring_bell(v, fd);
 			shlock_drop(&st->rx);
 			if (unlikely(!rang))
 				unheard(v, vr, st);
@@ -396,7 +401,7 @@ ssize_t vring_recv_fast(struct vsock *v, struct vring *vr, int fd, void *buf, si
 			k = ring_get(&vr->r, buf, n, &call);
 			call = ring_call(&vr->r, call);
 		}
-		rang = likely(!call) || vring_bell(fd);
+		rang = likely(!call) || vring_bell(v, fd);
 		shlock_drop(&st->rx);
 		if (unlikely(!rang))
 			unheard(v, vr, st);
@@ -487,7 +492,7 @@ ssize_t vring_send(struct vsock *v, struct vring *vr, int fd, const struct io_op
 			k = give(vr, op, done, &call);
 			call = ring_call(&vr->r, call);
 		}
-		rang = likely(!call) || vring_bell(fd);
+		rang = likely(!call) || vring_bell(v, fd);
 		shlock_drop(&st->tx);
 		if (unlikely(!rang))
 			unheard(v, vr, st);
@@ -533,7 +538,7 @@ ssize_t vring_send_fast(struct vsock *v, struct vring *vr, int fd, const void *b
 			k = ring_put(&vr->r, buf, n, &call);
 			call = ring_call(&vr->r, call);
 		}
-		rang = likely(!call) || vring_bell(fd);
+		rang = likely(!call) || vring_bell(v, fd);
 		shlock_drop(&st->tx);
 		if (unlikely(!rang))
 			unheard(v, vr, st);

@@ -209,6 +209,7 @@ struct vsock {
 	_Atomic uint32_t inside;		/* threads in the slow paths, which look at st */
 	_Atomic uint32_t pollers;		/* threads in the kernel's poll with it */
 	_Atomic uint32_t lookers;		/* threads that look at the ring, or sleep on it, without a lock */
+	_Atomic bool rang;			/* a doorbell was sent since the base was last looked at */
 	_Atomic uint32_t full;			/* sends that found the ring full */
 	_Atomic uint32_t waits[2];		/* by ring_dir: those armed for a doorbell, in poll or in an epoll set */
 	uint32_t watched[NPROC];		/* pids of the other end whose death will be looked into */

@@ -160,6 +160,19 @@ EXEC(fexecve, (int fd, char *const argv[], char *const envp[]), (fd, argv, envp)
 EXEC(execveat, (int dir, const char *path, char *const argv[], char *const envp[], int flags),
      (dir, path, argv, envp, flags))
 
+/* libc's own spawn and exec are behind these. */
+int __wrap_system(const char *cmd)
+{
+	vring_leave_inherited();
+	return sys_system(cmd);
+}
+
+FILE *__wrap_popen(const char *cmd, const char *mode)
+{
+	vring_leave_inherited();
+	return sys_popen(cmd, mode);
+}
+
 int __wrap_posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *fa,
 		       const posix_spawnattr_t *at, char *const argv[], char *const envp[])
 {
