@@ -7,7 +7,7 @@ set -eu
 cd "$(dirname "$0")/.."
 . .ci/packages.sh
 
-need meson ninja-build gcc libc6-dev pkg-config python3 check libsodium-dev libinih-dev \
+need meson ninja-build gcc libc6-dev pkg-config python3 check libsodium-dev libinih-dev zlib1g-dev \
 	iproute2 nftables util-linux
 
 log=${TMPDIR:-/tmp}/roam-move-demo-build.$$

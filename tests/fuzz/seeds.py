@@ -4,13 +4,17 @@ import pathlib
 import sys
 
 golden, out = map(pathlib.Path, sys.argv[1:])
-for kind in ('wire', 'handover', 'secure', 'conf'):
+for kind in ('wire', 'handover', 'secure', 'conf', 'stage'):
     (out / kind).mkdir(parents=True, exist_ok=True)
 for f in sorted(golden.glob('*.hex')):
     raw = bytes.fromhex(f.read_text())
     (out / 'wire' / f.stem).write_bytes(raw)
     for first in range(4):
         (out / 'handover' / f'{f.stem}{first}').write_bytes(bytes([first]) + raw * 8)
+blocks = bytes.fromhex(''.join(line for line in (golden / 'stage/blocks.hex').read_text().splitlines()
+                               if not line.startswith('#')))
+for i, how in enumerate((b'\xff\xff', b'\0\0', b'\7\x20', b'\x40\1')):
+    (out / 'stage' / f'blocks{i}').write_bytes(how + blocks)
 kx = bytes.fromhex((golden / 'KX.hex').read_text())
 (out / 'secure' / 'kx').write_bytes(b'\0\0' + kx + bytes(24) + b'\x12\0' + bytes(18))
 send, take = b'\1\5\7\0', b'\0\0\0\0'

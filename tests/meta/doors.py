@@ -23,6 +23,8 @@ malloc calloc realloc aligned_alloc free abort getenv qsort bsearch
 inet_ntop inet_pton __errno_location
 sigemptyset sigfillset sigaddset sigdelset sigismember
 sodium_.* crypto_.* pthread_.*
+deflate deflateInit2_ deflateParams deflateReset deflateEnd
+inflate inflateInit2_ inflateReset inflateSetDictionary inflateEnd
 """
 # What the compiler and the linker add: fortified and renamed forms of the above,
 # thread-local storage, unwinding, sanitizers and coverage.
