@@ -57,9 +57,17 @@ void mend_answer(struct mend *m)
 	struct vstate *st = mend_state_of(m);
 	struct ho_plan plan;
 	struct msg out;
+	uint64_t base = 0, end = 0;
 	int mem, link, fds[2], nfds = 0, box = -1;
 
-	switch (ho_input(&st->ho, &m->in, st->replay.base, st->replay.end, &out, &plan)) {
+	/* Up: not asked for. Else senders hold it only to append. */
+	if (atomic_load(&st->phase) & PH_MEND) {
+		shlock_take(&st->tx, -1, false);
+		base = st->replay.base;
+		end = st->replay.end;
+		shlock_drop(&st->tx);
+	}
+	switch (ho_input(&st->ho, &m->in, base, end, &out, &plan)) {
 	case HO_BREAK:
 		st->moving |= m->in.flags & MSGF_RING && !vring_of(m->v);
 		vs_break(m->v, ECONNRESET, "asked");

@@ -14,7 +14,7 @@
 #define SIZE_SMALL	(64u << 10)	/* small messages: what lies in the cache */
 #define SIZE_BULK	(256u << 10)
 #define BULK_BYTES	(1u << 20)
-#define RINGS_MAX	8192u		/* of one process: 4 GiB at the very most */
+#define RINGS_MAX	12288u		/* of one process: 4 mappings each, of 65,530 */
 #define LEAVE_NS	UINT64_C(10000000000)
 
 /*

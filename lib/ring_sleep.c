@@ -38,6 +38,12 @@
  */
 #include "ring_int.h"
 
+/* Below the lock; a knock (vring.c) looks without it. */
+static void set_state(struct ring_sleep *s, uint32_t state)
+{
+	__atomic_store_n(&s->state, state, __ATOMIC_RELAXED);
+}
+
 void ring_answer(struct ring *r, enum ring_dir who, uint32_t s, uint32_t *answered, uint32_t *call)
 {
 	_Atomic uint32_t *bell = who == RING_RX ? &r->out->rx_bell : &r->out->tx_bell;
@@ -80,7 +86,7 @@ void ring_calm(struct ring *r)
 	if (s->state & (RING_FUTEX | RING_POLL) && load(&r->in->rx_bell) != s->state)
 		return;
 	s->armed = 0;
-	s->state = ((s->state & ~(RING_GEN - 1)) + RING_GEN) | RING_LIGHT;
+	set_state(s, ((s->state & ~(RING_GEN - 1)) + RING_GEN) | RING_LIGHT);
 	s->base = s->state & ~(RING_GEN - 1);
 	store(&r->out->rx_state, s->state);
 }
@@ -136,7 +142,7 @@ static bool arm(struct ring *r, enum ring_dir dir, uint32_t kind, uint64_t seen,
 		s->armed = 0;
 	}
 	s->armed += kind & RING_FUTEX;
-	s->state = t->gen | waiting | kind;
+	set_state(s, t->gen | waiting | kind);
 	say(r, dir, s->state);
 	if (old & RING_LIGHT)
 		t->unsure = r->prov->ops->barrier(r->prov) < 0;
@@ -175,7 +181,7 @@ void ring_disarm(struct ring *r, enum ring_dir dir, const struct ring_ticket *t)
 	/* rung, or of a generation that was: nothing of ours is out there */
 	if (!r->direct || bell == s->state || (int32_t)(t->gen - s->base) < 0 || !s->armed || --s->armed)
 		return;
-	s->state = (gen_of(s->state) + RING_GEN) | (s->state & RING_POLL);
+	set_state(s, (gen_of(s->state) + RING_GEN) | (s->state & RING_POLL));
 	say(r, dir, s->state);
 }
 
@@ -186,6 +192,6 @@ void ring_unpoll(struct ring *r, enum ring_dir dir)
 
 	if (!r->direct || !(s->state & RING_POLL))
 		return;
-	s->state = (gen_of(s->state) + RING_GEN) | (s->state & RING_FUTEX);
+	set_state(s, (gen_of(s->state) + RING_GEN) | (s->state & RING_FUTEX));
 	say(r, dir, s->state);
 }

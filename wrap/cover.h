@@ -14,7 +14,7 @@
 #include "types.h"
 
 extern bool cover_lost;
-extern bool cover_said;
+extern _Atomic bool cover_said;
 
 void cover_check(void);		/* in the constructor */
 void cover_say(void);		/* at the first TCP socket: nobody else wants to know */

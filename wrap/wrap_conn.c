@@ -15,7 +15,7 @@ static struct vsock *fresh(int fd, int family, enum vs_kind kind)
 {
 	struct vsock *v = vs_new(fd, family, kind);
 
-	if (unlikely(!cover_said))
+	if (unlikely(!atomic_load_explicit(&cover_said, memory_order_relaxed)))
 		cover_say();
 	/* Calls that we do not see may use it. */
 	if (unlikely(cover_lost) && v)

@@ -9,7 +9,8 @@
 #include <link.h>
 #include <string.h>
 
-bool cover_lost, cover_said;
+bool cover_lost;
+_Atomic bool cover_said;
 
 static bool checked;
 static char missing[40];	/* the first name that is not exported */
