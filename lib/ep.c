@@ -114,6 +114,60 @@ static bool make_room(struct epset *s)
 	return true;
 }
 
+/*
+ * Registrations come from chunks that are never given back: an event that the
+ * kernel handed out just before a registration left the ring, or the set, has
+ * its address as data, and must be told from the application's.
+ */
+#define REGS	256u
+static struct epreg *reg_chunk[4096];
+static _Atomic uint32_t reg_chunks;
+static struct epreg *reg_free;
+static shlock reg_lock;
+
+static struct epreg *reg_new(void)
+{
+	struct epreg *r, *c;
+	uint32_t n, i;
+
+	shlock_take(&reg_lock, -1, false);
+	n = atomic_load(&reg_chunks);
+	if (!reg_free && n < ARRAY_SIZE(reg_chunk) && (c = sys_map_anon(REGS * sizeof(*c))) != NULL) {
+		for (i = 0; i < REGS; i++) {
+			c[i].next_v = reg_free;
+			reg_free = &c[i];
+		}
+		reg_chunk[n] = c;
+		atomic_store(&reg_chunks, n + 1);
+	}
+	r = reg_free;
+	if (r)
+		reg_free = r->next_v;
+	shlock_drop(&reg_lock);
+	return r;
+}
+
+static void reg_drop(struct epreg *r)
+{
+	if (!r)
+		return;
+	shlock_take(&reg_lock, -1, false);
+	r->next_v = reg_free;
+	reg_free = r;
+	shlock_drop(&reg_lock);
+}
+
+/* Ours, whatever it stands for by now. */
+static bool is_reg(const void *p)
+{
+	uint32_t i, n = atomic_load_explicit(&reg_chunks, memory_order_acquire);
+
+	for (i = 0; i < n; i++)
+		if ((uintptr_t)p - (uintptr_t)reg_chunk[i] < REGS * sizeof(struct epreg))
+			return true;
+	return false;
+}
+
 /* Registrations of a vsock hang on it; the sets' locks do not cover that list. */
 static shlock regs_lock;
 
@@ -176,7 +230,7 @@ void ep_close(int ep)
 		while ((r = s->bucket[i])) {
 			s->bucket[i] = r->next_set;
 			unlink_v(r);
-			free(r);
+			reg_drop(r);
 		}
 	s->nreg = 0;
 	s->hot = NULL;
@@ -221,7 +275,7 @@ static int ctl_out(struct epset *s, struct epreg *r, int op, struct epoll_event 
 	default:
 		ep_unlink_set(s, r);
 		unlink_v(r);
-		free(r);
+		reg_drop(r);
 		return 0;
 	}
 }
@@ -282,17 +336,17 @@ int ep_ctl(int ep, struct epset *s, int op, int fd, struct vsock *v, struct epol
 		goto out;
 	}
 	if (op == EPOLL_CTL_ADD && !r && make_room(s))
-		fresh = malloc(sizeof(*fresh));
+		fresh = reg_new();
 	ret = sys_epoll_ctl(ep, op, fd, ev);
 	e = errno;
 	if (ret < 0) {
-		free(fresh);
+		reg_drop(fresh);
 		goto out;
 	}
 	if (op == EPOLL_CTL_DEL && r) {
 		ep_unlink_set(s, r);
 		unlink_v(r);
-		free(r);
+		reg_drop(r);
 	} else if (op == EPOLL_CTL_MOD && r) {
 		ep_unlink_set(s, r);
 		r->events = ev->events;
@@ -330,16 +384,48 @@ out:
 
 #define TROUBLE (EPOLLERR | EPOLLHUP | EPOLLRDHUP)
 
+/*
+ * The next registration with the application's data, after `r` (NULL: the first).
+ * Those on rings are kept by another key: an event of the old socket may come
+ * in one batch with the word that it has been exchanged for a ring.
+ */
+static struct epreg *by_data(struct epset *s, struct epreg *r, uint64_t data)
+{
+	uint32_t i = 0;
+
+	if (!s->nbucket)
+		return NULL;
+	if (!atomic_load(&s->nover)) {
+		for (r = r ? r->next_set : *ep_slot(s, data); r && r->data != data; r = r->next_set)
+			;
+		return r;
+	}
+	if (r) {
+		i = (uint32_t)(ep_slot(s, ep_key(r)) - s->bucket) + 1;
+		for (r = r->next_set; r && r->data != data; r = r->next_set)
+			;
+	}
+	for (; !r && i < s->nbucket; i++)
+		for (r = s->bucket[i]; r && r->data != data; r = r->next_set)
+			;
+	return r;
+}
+
 /* The application does not see this event: a ONESHOT is as good as not fired. */
 static void rearm(struct epset *s, struct vsock *v, uint64_t data)
 {
 	struct epreg *r;
 
 	lock(s);
-	for (r = s->nbucket ? *ep_slot(s, data) : NULL; r; r = r->next_set)
-		if (r->v == v && r->data == data && r->events & EPOLLONESHOT) {
+	for (r = by_data(s, NULL, data); r; r = by_data(s, r, data))
+		if (r->v == v && r->events & EPOLLONESHOT) {
 			struct epoll_event ev = { .events = r->events, .data.u64 = r->data };
 
+			if (r->over) {
+				r->fired = false;
+				ep_over_mod(s, r);
+				continue;
+			}
 			r->rearm = true;
 			/* Mended and put back already: armed by hand. */
 			if (!r->out)
@@ -356,12 +442,9 @@ static bool kept_back(struct epset *s, const struct epoll_event *ev)
 	struct epreg *r;
 
 	lock(s);
-	if (s->nbucket)
-		for (r = *ep_slot(s, ev->data.u64); r; r = r->next_set)
-			if (r->data == ev->data.u64 && n < ARRAY_SIZE(broken) &&
-			    atomic_load(&r->v->mode) == VS_LIVE) {
-				broken[n++] = r->v;
-			}
+	for (r = by_data(s, NULL, ev->data.u64); r; r = by_data(s, r, ev->data.u64))
+		if (n < ARRAY_SIZE(broken) && atomic_load(&r->v->mode) == VS_LIVE)
+			broken[n++] = r->v;
 	unlock(s);
 	for (i = 0; i < n; i++)
 		if (vs_ready_trouble(broken[i], ev->events)) {
@@ -381,8 +464,11 @@ int ep_filter(int ep, struct epset *s, struct epoll_event *ev, int n)
 			vs_install();
 			continue;
 		}
-		if (unlikely(atomic_load_explicit(&s->nover, memory_order_relaxed)) && ep_woken(s, &ev[i]))
+		/* A waker, or what was one when the kernel handed this out. */
+		if (unlikely(is_reg(ev[i].data.ptr))) {
+			ep_woken(s, &ev[i]);
 			continue;
+		}
 		if (unlikely(ev[i].events & TROUBLE) && kept_back(s, &ev[i]))
 			continue;
 		if (k != i)
@@ -481,7 +567,7 @@ void ep_detach(struct vsock *v)
 			ep_over_gone(s, r);
 			ep_unlink_set(s, r);
 			unlink_v(r);
-			free(r);
+			reg_drop(r);
 			continue;
 		}
 		if (r->over)
@@ -558,7 +644,7 @@ void ep_forget(struct vsock *v)
 		ep_over_gone(s, r);
 		ep_unlink_set(s, r);
 		unlock(s);
-		free(r);
+		reg_drop(r);
 	}
 }
 
@@ -654,6 +740,7 @@ void ep_fork_prepare(void)
 	for (s = sets; s; s = s->next)
 		lock(s);
 	shlock_take(&regs_lock, -1, false);
+	shlock_take(&reg_lock, -1, false);
 }
 
 void ep_fork_done(void)
@@ -661,6 +748,7 @@ void ep_fork_done(void)
 	struct epset *s;
 
 	/* In the child the owner is another thread id: store, do not drop. */
+	atomic_store(&reg_lock, 0);
 	atomic_store(&regs_lock, 0);
 	for (s = sets; s; s = s->next)
 		atomic_store(&s->lock, 0);

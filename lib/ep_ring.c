@@ -143,7 +143,7 @@ void ep_hot(struct vsock *v)
 /* ---- what is ready */
 
 /* The application's bits that are due now; 0 none. */
-static uint32_t due(struct epreg *r, struct vring *vr)
+static uint32_t due(struct epreg *r, struct vring *vr, bool tell)
 {
 	struct vstate *st = atomic_load(&r->v->st);
 	uint32_t have, level, full, want = (r->events & INTEREST) | EPOLLERR | EPOLLHUP;
@@ -167,6 +167,8 @@ static uint32_t due(struct epreg *r, struct vring *vr)
 	/* An edge: new bytes, room after there was none, an end that was not told. */
 	if ((have & EPOLLIN && (tail != r->tail_seen || level & ~r->told)) ||
 	    (have & EPOLLOUT && full != r->full_seen) || level & ~r->told) {
+		if (!tell)
+			return have;
 		r->tail_seen = tail;
 		if (have & EPOLLOUT)
 			r->full_seen = full;
@@ -203,7 +205,7 @@ static bool cool(struct epset *s, struct epreg *r, struct vring *vr)
 		return false;
 	r->waits_in = in;
 	r->waits_out = out;
-	if (!due(r, vr))
+	if (!due(r, vr, false))
 		return true;
 	unarm(r);
 	return false;
@@ -219,7 +221,7 @@ static int collect(struct epset *s, struct epoll_event *ev, int max)
 	ep_lock(s);
 	while ((r = *p) && n < max) {
 		struct vring *vr = vring_of(r->v);
-		uint32_t have = vr && (may_be(r, vr) || r->idle % FULL_LOOK == 0) ? due(r, vr) : 0;
+		uint32_t have = vr && (may_be(r, vr) || r->idle % FULL_LOOK == 0) ? due(r, vr, true) : 0;
 
 		r->idle++;
 		if (have) {

@@ -60,8 +60,8 @@ void mend_answer(struct mend *m)
 	uint64_t base = 0, end = 0;
 	int mem, link, fds[2], nfds = 0, box = -1;
 
-	/* Up: not asked for. Else senders hold it only to append. */
-	if (atomic_load(&st->phase) & PH_MEND) {
+	/* Only looked at when the old link is quiet; until then a sender may sleep in the kernel with it. */
+	if (st->ho.state == HO_READY || st->ho.state == HO_ASKING) {
 		shlock_take(&st->tx, -1, false);
 		base = st->replay.base;
 		end = st->replay.end;
