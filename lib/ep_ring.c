@@ -207,6 +207,7 @@ static bool cool(struct epset *s, struct epreg *r, struct vring *vr)
 	r->waits_out = out;
 	if (!due(r, vr, false))
 		return true;
+	r->idle = 0;		/* to be looked at in full, next */
 	unarm(r);
 	return false;
 }

@@ -23,7 +23,7 @@ static void unlook(struct vsock **v)
 	if (*v)
 		atomic_fetch_sub(&(*v)->lookers, 1);
 }
-#define LOOKER __attribute__((cleanup(unlook)))
+#define LOOKER __attribute__((cleanup(unlook), unused))
 
 /* ---- waiting */
 
