@@ -280,6 +280,15 @@ static int ctl_out(struct epset *s, struct epreg *r, int op, struct epoll_event 
 	}
 }
 
+static int ask_anew(struct epset *s, struct epreg *r, uint32_t events, uint64_t data)
+{
+	r->events = events;
+	r->data = data;
+	r->fired = false;
+	ep_over_mod(s, r);
+	return 0;
+}
+
 /* A registration on a ring: the kernel's is only a waker. 1: not for us to say. */
 static int ctl_ring(struct epset *s, struct epreg *r, int op, struct epoll_event *ev)
 {
@@ -296,22 +305,14 @@ static int ctl_ring(struct epset *s, struct epreg *r, int op, struct epoll_event
 	}
 	if (op == EPOLL_CTL_ADD && ev && r->ghost) {
 		r->ghost = false;
-		r->events = ev->events & ~odd;
-		r->data = ev->data.u64;
-		r->fired = false;
-		ep_over_mod(s, r);
-		return 0;
+		return ask_anew(s, r, ev->events & ~odd, ev->data.u64);
 	}
 	if (op == EPOLL_CTL_MOD && ev) {
 		if ((r->events | ev->events) & odd) {
 			errno = EINVAL;
 			return -1;
 		}
-		r->events = ev->events;
-		r->data = ev->data.u64;
-		r->fired = false;
-		ep_over_mod(s, r);
-		return 0;
+		return ask_anew(s, r, ev->events, ev->data.u64);
 	}
 	return 1;
 }

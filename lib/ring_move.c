@@ -97,6 +97,22 @@ uint32_t vring_size(struct vsock *v)
 	return size > st->ring_size ? size : st->ring_size;
 }
 
+/* Nothing stands against a handover now, and this end's state would survive it. */
+static bool may_move(struct vsock *v, struct vstate *st)
+{
+	return vs_live_now(v) && vring_may(v) && !(atomic_load(&st->phase) & PH_BITS) &&
+		!vs_peer_closed(v, st) && atomic_load(&st->trim_limit) == UINT64_MAX;
+}
+
+/* The link is left for a new ring. */
+static void move(struct vsock *v, struct vstate *st, const char *why)
+{
+	atomic_store(&st->ring_want, true);
+	vring_say(v, PAIR_RING_NOW);
+	st->moving = true;
+	vs_break(v, 0, why);
+}
+
 /*
  * A kernel's buffers take megabytes before a sender has to wait, and there are
  * programs that rely on it (both ends send first, and read then).  So a ring
@@ -106,14 +122,10 @@ bool vring_grow(struct vsock *v, uint32_t size)
 {
 	struct vstate *st = atomic_load(&v->st);
 
-	if (size >= RING_GROW_MAX || !vs_live(v) || !vring_may(v) || atomic_load(&st->phase) & PH_BITS ||
-	    vs_peer_closed(v, st) || atomic_load(&st->trim_limit) != UINT64_MAX)
+	if (size >= RING_GROW_MAX || !may_move(v, st))
 		return false;
 	st->ring_size = size * 4 < RING_GROW_MAX ? size * 4 : RING_GROW_MAX;
-	atomic_store(&st->ring_want, true);
-	vring_say(v, PAIR_RING_NOW);
-	st->moving = true;
-	vs_break(v, 0, "grow");
+	move(v, st, "grow");
 	return true;
 }
 
@@ -146,13 +158,9 @@ bool vring_propose(struct vsock *v)
 {
 	struct vstate *st = atomic_load(&v->st);
 
-	if (!vs_live_now(v) || vring_of(v) || !vring_may(v) || atomic_load(&st->phase) & PH_BITS ||
-	    st->shut_wr || st->shut_rd || vs_peer_closed(v, st) || atomic_load(&st->trim_limit) != UINT64_MAX || !all_arrived(v, st))
+	if (vring_of(v) || !may_move(v, st) || st->shut_wr || st->shut_rd || !all_arrived(v, st))
 		return false;
-	atomic_store(&st->ring_want, true);
-	vring_say(v, PAIR_RING_NOW);
-	st->moving = true;
-	vs_break(v, 0, "ring");
+	move(v, st, "ring");
 	return true;
 }
 

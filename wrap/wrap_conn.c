@@ -202,11 +202,13 @@ static bool not_on_a_ring(int level, int name, const void *val, socklen_t len)
 int __wrap_setsockopt(int fd, int level, int name, const void *val, socklen_t len)
 {
 	struct vsock *v = fdtab_vsock(fd);
+	int r;
 
 	/* Doorbells go at once, whatever the application wants for its bytes. */
 	if (v && level == IPPROTO_TCP && name == TCP_NODELAY && vring_of(v)) {
-		int on, r = sys_setsockopt(fd, level, name, val, len);
+		int on;
 
+		r = sys_setsockopt(fd, level, name, val, len);
 		if (r == 0) {
 			memcpy(&on, val, sizeof(on));
 			atomic_store(&atomic_load(&v->st)->nodelay, on != 0);
@@ -214,14 +216,16 @@ int __wrap_setsockopt(int fd, int level, int name, const void *val, socklen_t le
 		}
 		return r;
 	}
-	/* The kernel checks the call; a bad one changes nothing, here neither. */
-	if (v && unlikely(name == SO_RCVLOWAT || name == SO_ZEROCOPY || name == TCP_ULP || name == TCP_REPAIR) &&
-	    sys_setsockopt(fd, level, name, val, len) == 0 && not_on_a_ring(level, name, val, len)) {
+	r = sys_setsockopt(fd, level, name, val, len);
+	/* The kernel has checked the call. On the link that takes the ring's place it is made again. */
+	if (v && r == 0 && not_on_a_ring(level, name, val, len)) {
 		v->no_ring = true;
-		if (vring_of(v))
+		if (vring_of(v)) {
 			vring_leave(v, true);
+			r = sys_setsockopt(fd, level, name, val, len);
+		}
 	}
-	return sys_setsockopt(fd, level, name, val, len);
+	return r;
 }
 
 int __wrap_getsockopt(int fd, int level, int name, void *val, socklen_t *len)
