@@ -200,16 +200,28 @@ static void passed(const struct msghdr *msg)
 	}
 }
 
+/*
+ * Before it goes: what is passed must be the connection, not the base of a ring.
+ * The kernel has not checked the pointer yet; only who has rings pays for that.
+ */
+static void about_to_pass(const struct msghdr *msg)
+{
+	if (unlikely(atomic_load_explicit(&vs_ring_count, memory_order_relaxed)) &&
+	    sys_readable_word(&msg->msg_controllen) == 0 && msg->msg_controllen)
+		passed(msg);
+}
+
 ssize_t __wrap_sendmsg(int fd, const struct msghdr *msg, int flags)
 {
 	struct vsock *v = fdtab_vsock(fd);
+	ssize_t r;
 
 	if (likely(!v)) {
-		/* Before it goes: what is passed must be the connection, not the base of a ring. */
-		if (unlikely(atomic_load_explicit(&vs_live_count, memory_order_relaxed)) &&
-		    sys_readable_word(&msg->msg_controllen) == 0 && msg->msg_controllen)
+		about_to_pass(msg);
+		r = sys_sendmsg(fd, msg, flags);
+		if (unlikely(r >= 0 && msg->msg_controllen))
 			passed(msg);
-		return sys_sendmsg(fd, msg, flags);
+		return r;
 	}
 	if (flags & MSG_FASTOPEN)
 		return sys_sendmsg(fd, msg, flags);
@@ -222,12 +234,16 @@ int __wrap_sendmmsg(int fd, struct mmsghdr *vec, unsigned int n, int flags)
 {
 	struct vsock *v = fdtab_vsock(fd);
 	unsigned int i;
+	int k, r;
 
 	if (likely(!v)) {
-		for (i = 0; i < n && atomic_load_explicit(&vs_live_count, memory_order_relaxed); i++)
-			if (sys_readable_word(&vec[i].msg_hdr.msg_controllen) == 0 && vec[i].msg_hdr.msg_controllen)
-				passed(&vec[i].msg_hdr);
-		return sys_sendmmsg(fd, vec, n, flags);
+		for (i = 0; i < n; i++)
+			about_to_pass(&vec[i].msg_hdr);
+		r = sys_sendmmsg(fd, vec, n, flags);
+		for (k = 0; k < r; k++)
+			if (vec[k].msg_hdr.msg_controllen)
+				passed(&vec[k].msg_hdr);
+		return r;
 	}
 	for (i = 0; i < n && i < UIO_MAXIOV; i++) {
 		ssize_t s = __wrap_sendmsg(fd, &vec[i].msg_hdr, flags);
