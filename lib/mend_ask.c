@@ -135,7 +135,7 @@ void mend_ask(struct mend *m)
 	}
 	m->cand = helper_keep(pair[0]);
 	pair[1] = helper_keep(pair[1]);
-	if (!ho_ask(&st->ho, nonce, st->replay.end, false, &out)) {
+	if (!ho_ask(&st->ho, nonce, replay_end(&st->replay), false, &out)) {
 		helper_close(pair[1]);
 		mend_again(m, 2 * MS);
 		return;

@@ -213,7 +213,7 @@ void mend_ask_far(struct mend *m)
 	uint64_t nonce;
 
 	if (sys_random(&nonce, sizeof(nonce)) < 0 ||
-	    !ho_ask(&st->ho, nonce, st->replay.end, false, &out)) {
+	    !ho_ask(&st->ho, nonce, replay_end(&st->replay), false, &out)) {
 		mend_again(m, 2 * MS);
 		return;
 	}

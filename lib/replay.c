@@ -57,7 +57,7 @@ void replay_append(struct replay *r, uint8_t *mem, const void *src, size_t n)
 	if (!n)
 		return;
 	put(mem, r->cap, (r->head + (uint32_t)replay_used(r)) & (r->cap - 1), src, n);
-	r->end += n;
+	replay_set_end(r, r->end + n);
 }
 
 void replay_prepend(struct replay *r, uint8_t *mem, const void *src, size_t n)

@@ -10,7 +10,7 @@
  * The ring uses the first `cap` bytes of the memory, a power of two that grows
  * with what is in flight and goes back to the smallest when it is idle, so
  * that the copy stays in the cache.  Not thread-safe: the caller's send lock
- * covers every call.
+ * covers every call but replay_end().
  */
 #ifndef ROAM_REPLAY_H
 #define ROAM_REPLAY_H
@@ -28,6 +28,17 @@ struct replay {
 
 /* min and max are powers of two, min <= max. */
 void replay_init(struct replay *r, uint64_t off, uint32_t min, uint32_t max);
+
+/* `end` as a thread without the send lock may ask for it: a bound that only grows. */
+static inline uint64_t replay_end(const struct replay *r)
+{
+	return __atomic_load_n(&r->end, __ATOMIC_RELAXED);
+}
+
+static inline void replay_set_end(struct replay *r, uint64_t end)
+{
+	__atomic_store_n(&r->end, end, __ATOMIC_RELAXED);
+}
 
 static inline uint64_t replay_used(const struct replay *r)
 {

@@ -165,6 +165,19 @@ static void refuse(struct chan *c, uint64_t nonce, uint32_t reason)
 	chan_close(c);
 }
 
+/* The offer is answered; unless v was closed meanwhile, and is another connection now. */
+static void answered(struct vsock *v, uint32_t birth, uint64_t nonce, uint32_t never)
+{
+	shlock_take(&vs_fds_lock, -1, false);
+	if (atomic_load(&v->birth) == birth && atomic_load(&v->nfd) && v->offer_nonce == nonce) {
+		if (never)
+			v->never = (uint8_t)never;
+		*slot_of(nonce) = NULL;
+		meet_withdraw(v);
+	}
+	shlock_drop(&vs_fds_lock);
+}
+
 void upgrade_hello(struct chan *c, const struct msg *m)
 {
 	struct vsock *v = *slot_of(m->nonce);
@@ -195,8 +208,7 @@ void upgrade_hello(struct chan *c, const struct msg *m)
 	r = go_live(v, birth, HO_OPENER, w.gid, w.key, pair);
 	if (r)
 		goto fail;
-	*slot_of(m->nonce) = NULL;
-	meet_withdraw(v);
+	answered(v, birth, m->nonce, 0);
 	mend_proc_add(v);
 	w.pid = (uint32_t)sys_getpid();
 	w.start = helper_start_time();
@@ -212,11 +224,8 @@ fail:
 	helper_close(fd);
 	refuse(c, m->nonce, r);
 	/* A busy sender is worth another try; the offer stays. */
-	if (r != REASON_BUSY && r != REASON_COUNT) {
-		v->never = (uint8_t)r;
-		*slot_of(m->nonce) = NULL;
-		meet_withdraw(v);
-	}
+	if (r != REASON_BUSY && r != REASON_COUNT)
+		answered(v, birth, m->nonce, r);
 }
 
 /* ---- acceptor */

@@ -168,7 +168,8 @@ bool vring_to_replay(struct vsock *v)
 	/* It may still hold the beginning (an OK that was not confirmed), or be behind or before the ring. */
 	if (st->replay.end < head || st->replay.base > head) {
 		replay_trim(&st->replay, st->replay.end);
-		st->replay.base = st->replay.end = head;
+		st->replay.base = head;
+		replay_set_end(&st->replay, head);
 	}
 	if (st->replay.end < tail && !replay_reserve(&st->replay, replay_mem(st), tail - st->replay.end))
 		return false;

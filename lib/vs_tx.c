@@ -72,7 +72,8 @@ static bool keep(struct vsock *v, struct vstate *st, int fd, const struct io_op 
 			/* Some of this very send is on the other side already: keep the rest. */
 			skip += n - (size_t)q;
 			replay_trim(&st->replay, st->replay.end);
-			st->replay.base = st->replay.end += n - (size_t)q;
+			replay_set_end(&st->replay, st->replay.end + n - (size_t)q);
+			st->replay.base = st->replay.end;
 			n = (size_t)q;
 		} else {
 			trim_to(st, st->replay.end + n, q);

@@ -191,9 +191,10 @@ uint64_t vs_rx_off(struct vsock *v)
 uint64_t vs_tx_off(struct vstate *st)
 {
 	uint64_t ring = atomic_load(&st->ring_tx) ? atomic_load(&st->ring.tail) : 0;
+	uint64_t end = replay_end(&st->replay);
 
 	/* The ring may still lack what the replay buffer holds. */
-	return ring > st->replay.end ? ring : st->replay.end;
+	return ring > end ? ring : end;
 }
 
 bool vs_rx_busy(struct vsock *v)

@@ -225,8 +225,8 @@ struct vsock {
 	struct tuple tuple;			/* once it was looked at for an upgrade */
 	_Atomic uint64_t offer_nonce;			/* our offer that is out (acceptor: that we took), 0 none */
 	bool no_ring;					/* the application set what a ring cannot do */
-	bool offer_far;					/* it goes through the agents */
-	uint8_t why_far;				/* what they said */
+	_Atomic bool offer_far;				/* it goes through the agents */
+	_Atomic uint8_t why_far;			/* what they said */
 	/* the helper's */
 	_Atomic uint32_t want;
 	_Atomic(struct vsock *) qnext;
