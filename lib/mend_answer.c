@@ -15,7 +15,7 @@ static void on_confirm(struct chan *c, const uint8_t *buf, size_t n, int *fds, i
 	st = mend_state_of(m);
 	if (wire_decode(&in, st->ho.key, buf, n) != WIRE_OK)
 		return;
-	ho_input(&st->ho, &in, st->replay.base, st->replay.end, &out, &plan);
+	ho_input(&st->ho, &in, st->replay.base, replay_end(&st->replay), &out, &plan);
 	if (st->ho.confirmed) {
 		atomic_store(&st->trim_limit, UINT64_MAX);
 		mend_drop_kept(m);

@@ -63,7 +63,7 @@ static void on_answer(struct chan *c, const uint8_t *buf, size_t n, int *fds, in
 		mend_again(m, 0);
 		return;
 	}
-	switch (ho_input(&st->ho, &in, st->replay.base, st->replay.end, &out, &plan)) {
+	switch (ho_input(&st->ho, &in, st->replay.base, replay_end(&st->replay), &out, &plan)) {
 	case HO_COMMIT: {
 		int link = m->cand, mem = in.unread && nfds ? 0 : -1, box = mem + 1;
 		bool half = false;

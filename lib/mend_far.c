@@ -186,7 +186,7 @@ static void pump_ask(struct mend *m)
 		again(m);
 		return;
 	}
-	switch (ho_input(&st->ho, &in, st->replay.base, st->replay.end, &out, &plan)) {
+	switch (ho_input(&st->ho, &in, st->replay.base, replay_end(&st->replay), &out, &plan)) {
 	case HO_COMMIT:
 		note_fin(m, &in);
 		adopt_asked(m, &plan, &out);
@@ -241,7 +241,7 @@ static void adopt_confirmed(struct mend *m, const struct msg *done)
 	struct ho_plan none;
 	struct msg out;
 
-	ho_input(&st->ho, done, st->replay.base, st->replay.end, &out, &none);
+	ho_input(&st->ho, done, st->replay.base, replay_end(&st->replay), &out, &none);
 	m->ans.out = m->ans.body = NULL;
 	m->ans.fd = -1;
 	helper_unwatch(b.fd);
