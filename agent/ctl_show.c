@@ -12,6 +12,8 @@ static const char *link_text(const struct listing *c)
 		return "plain TCP, not persistent";
 	case LISTING_TCP:
 		return "persistent, over TCP";
+	case LISTING_CODEC:
+		return "persistent, over TCP, compressed";
 	case LISTING_RING:
 		return "persistent, over a ring in shared memory";
 	}

@@ -5,6 +5,7 @@
 #include "types.h"
 
 enum conf_log { CONF_LOG_ERROR, CONF_LOG_INFO, CONF_LOG_DEBUG };
+enum conf_codec { CONF_CODEC_AUTO, CONF_CODEC_OFF, CONF_CODEC_ZLIB };
 enum conf_link { CONF_LINK_AUTO, CONF_LINK_TCP, CONF_LINK_RING, CONF_LINK_THICK };
 
 struct conf {

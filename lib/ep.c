@@ -1,4 +1,5 @@
 #include "ep_int.h"
+#include "coding.h"
 #include "helper.h"
 #include "sys.h"
 #include "vring.h"
@@ -323,7 +324,7 @@ int ep_ctl(int ep, struct epset *s, int op, int fd, struct vsock *v, struct epol
 	struct vring *vr;
 	int ret, e;
 
-	if (unlikely(op == EPOLL_CTL_ADD && atomic_load(&s->nested) && vring_of(v)))
+	if (unlikely(op == EPOLL_CTL_ADD && atomic_load(&s->nested) && !vs_bare(v)))
 		vring_leave(v, true);
 	lock(s);
 	r = find(s, v, fd);
@@ -455,6 +456,32 @@ static bool kept_back(struct epset *s, const struct epoll_event *ev)
 	return false;
 }
 
+/* Readable by the kernel's word: on a coded link it may be the wire only. False: nothing is left. */
+static bool read_right(struct epset *s, struct epoll_event *ev)
+{
+	struct vsock *v = NULL;
+	struct epreg *r;
+	int fd = -1, more = 0;
+
+	lock(s);
+	for (r = by_data(s, NULL, ev->data.u64); r; r = by_data(s, r, ev->data.u64)) {
+		more += v && v != r->v;
+		if (atomic_load(&r->v->mode) == VS_LIVE && vs_coded(r->v) && !r->out) {
+			v = r->v;
+			fd = r->fd;
+		}
+	}
+	unlock(s);
+	/* With one word for two sockets nobody knows whose it is. */
+	if (!v || more || vs_mending(v) || coding_readable(v, fd))
+		return true;
+	ev->events &= ~(uint32_t)(EPOLLIN | EPOLLRDNORM);
+	if (ev->events)
+		return true;
+	rearm(s, v, ev->data.u64);
+	return false;
+}
+
 int ep_filter(int ep, struct epset *s, struct epoll_event *ev, int n)
 {
 	int i, k = 0;
@@ -470,6 +497,10 @@ int ep_filter(int ep, struct epset *s, struct epoll_event *ev, int n)
 			ep_woken(s, &ev[i]);
 			continue;
 		}
+		if (unlikely(atomic_load_explicit(&coding_count_now, memory_order_relaxed)) &&
+		    ev[i].events & (EPOLLIN | EPOLLRDNORM) && !(ev[i].events & (EPOLLERR | EPOLLHUP)) &&
+		    !read_right(s, &ev[i]))
+			continue;
 		if (unlikely(ev[i].events & TROUBLE) && kept_back(s, &ev[i]))
 			continue;
 		if (k != i)

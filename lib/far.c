@@ -38,7 +38,7 @@ static bool look(struct vsock *v, uint64_t now)
 	bool flying = false;
 	int fd;
 
-	if (!st || !atomic_load(&st->remote) || atomic_load(&st->phase) & PH_BITS)
+	if (!st || !atomic_load(&st->remote) || atomic_load(&st->phase) & (PH_BITS & ~PH_CODED))
 		return false;
 	if (!replay_used(&st->replay) && !changed)
 		return false;

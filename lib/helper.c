@@ -1,4 +1,5 @@
 #include "helper_int.h"
+#include "adapt.h"
 #include "conf.h"
 #include "agent.h"
 #include "ep.h"
@@ -191,6 +192,7 @@ static void serve(struct vsock *v, uint32_t want)
 		ended(v);
 		mend_forget(v);
 		upgrade_forget(v);
+		adapt_forget(v);
 		reap_later(v);
 		return;
 	}
@@ -203,6 +205,8 @@ static void serve(struct vsock *v, uint32_t want)
 		upgrade_offered(v);
 	if (want & WANT_MEET)
 		upgrade_dial(v);
+	if (want & WANT_RATE && vs_live_now(v))
+		adapt_watch(v);
 	if (want & WANT_NOTICE && vs_live_now(v))
 		agent_notice(v);
 	if (want & (WANT_MEND | WANT_FLUSH))
@@ -256,6 +260,7 @@ static void *loop(void *arg)
 		relax_idle(now, &next);
 		vring_get_ready();
 		vring_timers(now, &next);
+		adapt_timers(now, &next);
 		upgrade_say_withdrawn();
 		agent_timers(now, &next);
 		far_watch(now, &next);
@@ -601,6 +606,7 @@ void helper_fork_child(void)
 	chan_fork_child();
 	agent_fork_child();
 	upgrade_fork_child();
+	adapt_fork_child();
 	freeze_fork_child();
 	park_fork_child();
 	reap_fork_child();

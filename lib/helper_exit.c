@@ -1,4 +1,5 @@
 /* The process ends: the peers hear of it, and bytes that a link lacks are delivered. */
+#include "coding.h"
 #include "helper.h"
 #include "meet.h"
 #include "park.h"
@@ -24,8 +25,10 @@ static void deliver_last(void)
 			return;
 		for (v = vs_live_head; v; v = v->live_next) {
 			struct vstate *st = atomic_load(&v->st);
-			uint32_t ph = atomic_load(&st->phase);
+			uint32_t ph;
 
+			coding_last(v);
+			ph = atomic_load(&st->phase);
 			if (ph & PH_NOREP || !(ph & (PH_MEND | PH_UNSENT)) || !vs_last_sharer(v, st))
 				continue;
 			/* A broken ring may hold some, too. */
@@ -80,6 +83,7 @@ void helper_exit(void)
 
 			if (!(atomic_load(&st->phase) & PH_NOREP) && vs_last_sharer(v, st))
 				vs_announce_fin(v, true);
+			coding_end(v, atomic_load(&v->fd));
 			vring_end(v, atomic_load(&v->fd));
 			if (v->slot >= 0)
 				atomic_store(&st->slot[v->slot].s.pid, 0);

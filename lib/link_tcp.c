@@ -1,4 +1,5 @@
 #include "link_tcp.h"
+#include "rate.h"
 #include "sys.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -40,6 +41,22 @@ int link_count(int fd, bool syn, struct link_count *c)
 	c->received = b.tcpi_bytes_received - (uint64_t)in;
 	c->sndbuf = (uint64_t)snd;
 	c->state = b.tcpi_state;
+	return 0;
+}
+
+int link_sample(int fd, struct rate_sample *s)
+{
+	struct tcp_info ti;
+
+	if (info(fd, &ti) < 0)
+		return -1;
+	s->acked = ti.tcpi_bytes_acked;
+	s->delivery = ti.tcpi_delivery_rate;
+	s->notsent = ti.tcpi_notsent_bytes;
+	s->rwnd_us = ti.tcpi_rwnd_limited;
+	s->rtt_us = ti.tcpi_rtt;
+	s->min_rtt_us = ti.tcpi_min_rtt;
+	s->app_limited = ti.tcpi_delivery_rate_app_limited;
 	return 0;
 }
 

@@ -32,6 +32,9 @@ struct link_silence {
 	uint32_t quiet_ms, rtt_ms;	/* since the last acknowledgement; as measured */
 };
 int link_silence(int fd, struct link_silence *s);	/* 0 or -1/errno */
+struct rate_sample;
+/* What rate.h wants to know; the time is the caller's to fill in. 0 or -1/errno. */
+int link_sample(int fd, struct rate_sample *s);
 /* Is the socket's own address still one of this host's? */
 bool link_addr_here(int fd);
 /*

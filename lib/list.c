@@ -36,7 +36,8 @@ static void fill_live(struct vsock *v, struct vstate *st, struct listing *l)
 	uint32_t ph = atomic_load(&st->phase);
 
 	memcpy(l->gid, st->ho.gid, 16);
-	l->link = ph & PH_NOREP ? LISTING_PLAIN : vring_of(v) ? LISTING_RING : LISTING_TCP;
+	l->link = ph & PH_NOREP ? LISTING_PLAIN : vring_of(v) ? LISTING_RING :
+		ph & PH_CODED ? LISTING_CODEC : LISTING_TCP;
 	l->state = state_of(v, ph);
 	l->role = st->ho.role;
 	l->remote = atomic_load(&st->remote);

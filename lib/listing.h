@@ -8,7 +8,7 @@
 
 #include "types.h"
 
-enum listing_link { LISTING_PLAIN, LISTING_TCP, LISTING_RING, LISTING_THICK };
+enum listing_link { LISTING_PLAIN, LISTING_TCP, LISTING_RING, LISTING_THICK, LISTING_CODEC };
 enum listing_state { LISTING_UP, LISTING_BROKEN, LISTING_ASKING, LISTING_FROZEN, LISTING_ENDED };
 
 struct listing {

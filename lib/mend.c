@@ -17,6 +17,8 @@
  * handover.c alone.
  */
 #include "mend_int.h"
+#include "coding.h"
+#include "vs_int.h"
 #include "freeze.h"
 #include "park.h"
 
@@ -244,6 +246,37 @@ void mend_again(struct mend *m, uint64_t wait)
 
 /* ---- what drives it */
 
+/* What a coded link holds back: true, it is not all gone yet. */
+static bool coding_flush(struct mend *m)
+{
+	struct vsock *v = m->v;
+	struct vstate *st = mend_state_of(m);
+	bool left = coding_left(st);
+	int fd = left ? mend_own_fd(m) : -1;
+	enum shlock_result lr;
+
+	if (!left)
+		return false;
+	lr = fd >= 0 ? shlock_take(&st->tx, MS, false) : SHLOCK_BUSY;
+	if (lr == SHLOCK_DIED && vs_coded(v))
+		coding_mend_tx(v, fd);
+	if (lr == SHLOCK_OK || lr == SHLOCK_DIED) {
+		left = vs_coded(v) && !(atomic_load(&st->phase) & PH_MEND) && !coding_push(v, fd);
+		shlock_drop(&st->tx);
+	}
+	if (!left)
+		return false;
+	if (fd >= 0 && link_dead(fd) && !vs_judge_tx(v, ECONNRESET))
+		return false;		/* its end is real: nobody will read it */
+	m->state = M_FLUSH;
+	m->due = sys_now_ns() + 100 * MS;
+	if (fd < 0)
+		vs_break(v, ECONNRESET, "reset");
+	else
+		helper_watch(v, fd);
+	return true;
+}
+
 static void flush(struct mend *m)
 {
 	struct vsock *v = m->v;
@@ -255,7 +288,9 @@ static void flush(struct mend *m)
 	if (ph & PH_UNSENT && !(ph & PH_NOREP)) {
 		int fd = mend_own_fd(m);
 
-		if (fd >= 0 && shlock_take(&st->tx, MS, false) == SHLOCK_OK) {
+		enum shlock_result lr = fd >= 0 ? shlock_take(&st->tx, MS, false) : SHLOCK_BUSY;
+
+		if (lr == SHLOCK_OK || lr == SHLOCK_DIED) {
 			vs_flush_locked(v, fd);
 			shlock_drop(&st->tx);
 		}
@@ -271,6 +306,8 @@ static void flush(struct mend *m)
 			return;
 		}
 	}
+	if (ph & PH_CODED && !(ph & PH_NOREP) && !vs_mending(v) && coding_flush(m))
+		return;
 	m->state = M_IDLE;
 	m->due = 0;
 	if (m->untold)
@@ -278,6 +315,7 @@ static void flush(struct mend *m)
 	mend_settle(m);
 	if (v->orphan) {
 		/* Closed by the application long ago, delivered now. */
+		coding_end(v, m->own);
 		vring_end(v, m->own);
 		shlock_take(&vs_fds_lock, -1, false);
 		v->orphan = false;
@@ -316,6 +354,9 @@ static bool asks_first(struct vsock *v, struct vstate *st)
 	bool ours = v->pair && atomic_load(&v->pair->side[st->ho.role].ring) >= PAIR_RING_NOW;
 	bool theirs = vring_peer_moves(v);
 
+	/* Only we know that a link to another host is left. */
+	if (atomic_load(&st->remote) && st->moving)
+		return true;
 	return ours != theirs ? ours : st->ho.role == HO_OPENER;
 }
 

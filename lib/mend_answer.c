@@ -1,5 +1,6 @@
 /* Being asked. */
 #include "mend_int.h"
+#include "coding.h"
 
 static void on_confirm(struct chan *c, const uint8_t *buf, size_t n, int *fds, int nfds)
 {
@@ -52,6 +53,15 @@ static void answer_ring(struct mend *m)
 		atomic_store(&st->ring_want, true);
 }
 
+/* Both understand it, and one of them wants it. */
+void mend_answer_codec(struct mend *m, struct msg *ok)
+{
+	m->coded = !m->ring && m->in.flags & MSGF_CODEC && coding_may(m->v) &&
+		(m->in.flags & MSGF_CODED || coding_wanted(m->v));
+	if (m->coded)
+		ok->flags |= MSGF_CODED;
+}
+
 void mend_answer(struct mend *m)
 {
 	struct vstate *st = mend_state_of(m);
@@ -69,7 +79,7 @@ void mend_answer(struct mend *m)
 	}
 	switch (ho_input(&st->ho, &m->in, base, end, &out, &plan)) {
 	case HO_BREAK:
-		st->moving |= m->in.flags & MSGF_RING && !vring_of(m->v);
+		st->moving |= m->in.flags & (MSGF_RING | MSGF_CODED) && vs_bare(m->v) && !atomic_load(&st->remote);
 		vs_break(m->v, ECONNRESET, "asked");
 		if (!m->since)
 			m->since = sys_now_ns();
@@ -107,6 +117,7 @@ void mend_answer(struct mend *m)
 			}
 			m->in_ring = -1;
 		}
+		mend_answer_codec(m, &out);
 		/* If this is not delivered the link breaks, and we mend again. */
 		chan_send(m->in_chan, &out, st->ho.key, fds, nfds);
 		helper_close(mem);

@@ -1,5 +1,13 @@
 /* Asking the other end for a new link. */
 #include "mend_int.h"
+#include "coding.h"
+
+/* A request says what this end can, and wants. */
+void mend_say_codec(struct mend *m, struct msg *req)
+{
+	if (coding_may(m->v))
+		req->flags |= MSGF_CODEC | (coding_wanted(m->v) ? MSGF_CODED : 0);
+}
 
 int mend_unread_memfd(struct mend *m)
 {
@@ -69,6 +77,7 @@ static void on_answer(struct chan *c, const uint8_t *buf, size_t n, int *fds, in
 		bool half = false;
 
 		m->cand = -1;
+		m->coded = in.flags & MSGF_CODED;
 		if (!(in.flags & MSGF_RING)) {
 			mend_drop_ring(m);
 		} else if (m->ring && nfds > box) {
@@ -141,6 +150,7 @@ void mend_ask(struct mend *m)
 		return;
 	}
 	mend_drop_ring(m);
+	mend_say_codec(m, &out);
 	if (vring_wanted(m->v))
 		m->ring = vring_new(m->v, vring_size(m->v));
 	fds[nfds++] = pair[1];

@@ -189,6 +189,7 @@ static void pump_ask(struct mend *m)
 	switch (ho_input(&st->ho, &in, st->replay.base, replay_end(&st->replay), &out, &plan)) {
 	case HO_COMMIT:
 		note_fin(m, &in);
+		m->coded = in.flags & MSGF_CODED;
 		adopt_asked(m, &plan, &out);
 		break;
 	case HO_RETRY:
@@ -218,6 +219,7 @@ void mend_ask_far(struct mend *m)
 		return;
 	}
 	say_fin(m, &out);
+	mend_say_codec(m, &out);
 	m->state = M_ASKED;
 	if (!inband_put(&m->ask, &out, st->ho.key, m->unread, m->nunread)) {
 		again(m);
@@ -320,6 +322,7 @@ void mend_commit_far(struct mend *m, const struct ho_plan *plan, const struct ms
 	}
 	atomic_store(&st->trim_limit, ho_trim_limit(&st->ho));
 	note_fin(m, &m->in);
+	mend_answer_codec(m, &say);
 	m->in.type = 0;
 	m->plan = *plan;
 	m->state = M_CONFIRM;

@@ -50,6 +50,7 @@ struct mend {
 	struct chan *in_chan;		/* where we were asked */
 	int in_link, in_mem, in_ring;
 	struct vring *ring;		/* our half of the one that is being made */
+	bool coded;			/* the link that is being made carries blocks */
 	struct msg in;			/* its MAC was right; type 0: answered */
 	uint8_t *unread;		/* of the link being left */
 	size_t nunread;
@@ -100,6 +101,8 @@ void mend_adopt(struct mend *m, int link, bool syn, const struct ho_plan *plan, 
 
 /* mend_ask.c, mend_answer.c, mend_share.c */
 int mend_unread_memfd(struct mend *m);		/* -1: nothing unread, or no memory */
+void mend_say_codec(struct mend *m, struct msg *req);
+void mend_answer_codec(struct mend *m, struct msg *ok);
 void mend_dial(struct mend *m);
 void mend_ask(struct mend *m);
 void mend_answer(struct mend *m);

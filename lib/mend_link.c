@@ -1,9 +1,10 @@
 /* What did the old link carry?  And the new one takes its place. */
 #include "mend_int.h"
+#include "coding.h"
 #include "peers.h"
 
 /* What we gave back may not have arrived (kept): it is stated again, behind the bytes that the link brought. */
-static uint32_t state_unread(struct mend *m, int fd, uint64_t got, uint64_t unread)
+static uint32_t state_unread(struct mend *m, int fd, const uint8_t *p, uint64_t got, uint64_t unread)
 {
 	struct vstate *st = mend_state_of(m);
 	uint64_t end = got + unread, more;
@@ -15,7 +16,9 @@ static uint32_t state_unread(struct mend *m, int fd, uint64_t got, uint64_t unre
 		m->unread = malloc(unread + more);
 		if (!m->unread)
 			return REASON_MEMORY;
-		if (unread && link_peek(fd, m->unread, unread) != (ssize_t)unread) {
+		if (p) {
+			memcpy(m->unread, p, unread);
+		} else if (unread && link_peek(fd, m->unread, unread) != (ssize_t)unread) {
 			log_debug("count: %llu unread bytes cannot be read: %s", (unsigned long long)unread, strerror(errno));
 			return REASON_COUNT;
 		}
@@ -40,7 +43,20 @@ static uint32_t count_ring(struct mend *m)
 	vring_to_counters(m->v);
 	/* A peer that is gone and had read everything ended like any other. */
 	m->fin_theirs = vring_of(m->v) && ring_all_taken(&vring_of(m->v)->r);
-	return state_unread(m, -1, atomic_load(&st->ring.rx_head), 0);
+	return state_unread(m, -1, NULL, atomic_load(&st->ring.rx_head), 0);
+}
+
+static uint32_t count_coded(struct mend *m)
+{
+	uint8_t *p = NULL;
+	uint64_t got = 0;
+	size_t n = 0;
+	uint32_t bad = coding_count(m->v, mend_own_fd(m), m->fin_ours, &m->fin_theirs, &got, &p, &n);
+
+	if (!bad)
+		bad = state_unread(m, -1, p, got, n);
+	free(p);
+	return bad;
 }
 
 static uint32_t count_old(struct mend *m)
@@ -71,7 +87,7 @@ static uint32_t count_old(struct mend *m)
 	}
 	m->fin_theirs = ((got - lib) & RX_MASK) == 1;
 	got -= m->fin_theirs;
-	return state_unread(m, fd, got, c.unread);
+	return state_unread(m, fd, NULL, got, c.unread);
 }
 
 /* 1: quiet and counted; 0: not yet (due is set); -1: given up. */
@@ -106,11 +122,12 @@ int mend_quiet(struct mend *m)
 	for (i = 0; i < 20; i++) {
 		if (shlock_take(&st->tx, 0, false) == SHLOCK_OK) {
 			bool ring = atomic_load(&st->ring_tx) || atomic_load(&st->ring_rx);
+			bool coded = atomic_load(&st->phase) & PH_CODED;
 
 			if (!vs_rx_busy(m->v) && !atomic_load(&m->v->pollers) &&
-			    !atomic_load(&m->v->lookers) && (!ring || shlock_take(&st->rx, 0, false) == SHLOCK_OK)) {
-				bad = ring ? count_ring(m) : count_old(m);
-				if (ring)
+			    !atomic_load(&m->v->lookers) && (!(ring || coded) || shlock_take(&st->rx, 0, false) == SHLOCK_OK)) {
+				bad = ring ? count_ring(m) : coded ? count_coded(m) : count_old(m);
+				if (ring || coded)
 					shlock_drop(&st->rx);
 				shlock_drop(&st->tx);
 				if (bad) {
@@ -159,22 +176,24 @@ void mend_adopt(struct mend *m, int link, bool syn, const struct ho_plan *plan, 
 	struct vsock *v = m->v;
 	struct vstate *st = mend_state_of(m);
 	uint64_t stall, resent;
-	bool moved, was;
+	bool moved, was, coded = m->coded && !m->ring, good;
 	char id[9];
 
 	shlock_take(&st->tx, -1, false);
 	shlock_take(&st->rx, -1, false);
-	was = vring_of(v) != NULL;
+	was = !vs_bare(v);
 	vring_adopt(v, m->ring);
 	m->ring = NULL;
-	shlock_drop(&st->rx);
 	if (mend_own_fd(m) >= 0)
 		link_copy_options(m->own, link);
+	coding_kept_options(st, link, vs_coded(v), coded);
+	good = !coded || coding_begin(st, link, plan->resend_from, st->ho.rx_off, sent, received);
+	shlock_drop(&st->rx);
 	/* The old one goes without a trace. */
 	link_abort(m->own);
 	if (!was)
 		atomic_store(&st->nodelay, link_nodelay(link));
-	link_set_nodelay(link, vring_of(v) || atomic_load(&st->nodelay));
+	link_set_nodelay(link, vring_of(v) || coded || atomic_load(&st->nodelay));
 	mend_drop_own(m);
 	m->own = link;
 	st->link_ino = sys_sock_ino(link);
@@ -209,13 +228,16 @@ void mend_adopt(struct mend *m, int link, bool syn, const struct ho_plan *plan, 
 	} else if (atomic_load(&v->until_ring) != UINT32_MAX || (atomic_load(&st->ring_want) && vring_may(v))) {
 		atomic_store(&v->until_ring, 64);
 	}
-	vs_phase_next(st, PH_UNSENT, PH_MEND);
+	vs_phase_next(st, PH_UNSENT | (coded ? PH_CODED : 0), PH_MEND | PH_CODED);
 	vs_flush_locked(v, link);
 	shlock_drop(&st->tx);
 	vs_log_id(v, id);
 	log_debug("%s adopt from=%llu rx_off=%llu unread=%llu given=%llu hs_tx=%llu hs_rx=%llu syn=%d", id, (unsigned long long)plan->resend_from, (unsigned long long)st->ho.rx_off, (unsigned long long)st->ho.unread, (unsigned long long)plan->given_back, (unsigned long long)sent, (unsigned long long)received, syn);
 	log_info("%s %s gen=%u resent=%llu stall_us=%llu%s", id, moved ? "moved" : "resumed", vs_gen(st),
-		 (unsigned long long)resent, (unsigned long long)stall / 1000, vring_of(v) ? " link=ring" : moved ? " link=tcp" : "");
+		 (unsigned long long)resent, (unsigned long long)stall / 1000,
+		 vring_of(v) ? " link=ring" : coded ? " link=codec" : moved ? " link=tcp" : "");
+	if (!good)
+		coding_broken(v, link);
 	mend_rest(m);
 	mend_drop_lead(m);
 	/* After the phase: what the program hears from the new socket it may act upon. */

@@ -1,4 +1,5 @@
 #include "poll_ring.h"
+#include "coding.h"
 #include "ep.h"
 #include "vring.h"
 #include "vs_int.h"
@@ -72,6 +73,8 @@ static int merge(struct pollfd *fds, const struct pollfd *tmp, nfds_t n, bool *k
 			fds[i].revents |= (short)(tmp[i].revents & (over ? fds[i].events | ALWAYS : ALWAYS));
 			if (over && fds[i].events & POLLOUT)
 				fds[i].revents |= POLLOUT;
+		} else if (fds[i].revents && !coding_sift(&fds[i])) {
+			*kept = true;
 		} else if (fds[i].revents & TROUBLE && fds[i].fd >= 0 && (v = fdtab_vsock(fds[i].fd)) != NULL &&
 			   vs_ready_trouble(v, (uint32_t)fds[i].revents)) {
 			fds[i].revents = 0;

@@ -29,6 +29,13 @@ void rate_reset(struct rate *r)
 	memset(r, 0, sizeof(*r));
 }
 
+void rate_new_link(struct rate *r)
+{
+	r->n = r->first = 0;
+	r->last_t = r->last_acked = r->last_rwnd = 0;
+	r->any = r->busy = 0;
+}
+
 static void set(struct rate *r, uint64_t now, uint64_t rate, unsigned conf, bool at_least, bool active)
 {
 	r->rate = rate > TOP ? TOP : rate ? rate : 1;
@@ -144,9 +151,12 @@ void rate_passive(struct rate *r, const struct rate_sample *s)
 			set(r, s->now, s->delivery, CONF_SAMPLE, false, false);
 		return;
 	}
-	/* One round trip of a burst: an acknowledgement may have come late, with others. 10 % more is news. */
-	if (s->delivery > low)
-		low = s->delivery;
+	/*
+	 * 10 % more is news.  Not by the kernel's own measurement, which is of one round
+	 * trip: what a token bucket lets through at once was seen as 360 MB/s at 10 Mbit/s.
+	 */
+	if (!r->rate)
+		low = s->delivery > low ? s->delivery : low;
 	if (low && (!r->rate || low > r->rate + r->rate / 10))
 		set(r, s->now, low, CONF_LEAST, true, false);
 }

@@ -55,6 +55,8 @@ void rate_passive(struct rate *r, const struct rate_sample *s);
 /* A train of n packets, in the order of sending. False: it says nothing. */
 bool rate_train(struct rate *r, uint64_t now, const struct rate_probe *p, uint32_t n);
 struct rate_est rate_now(const struct rate *r, uint64_t now);
+/* Another connection between the same hosts: its counters begin anew, the estimate holds. */
+void rate_new_link(struct rate *r);
 /* Another link: nothing of before holds. */
 void rate_reset(struct rate *r);
 

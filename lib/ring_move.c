@@ -6,9 +6,10 @@
  * So the opener waits for AUTO_SENDS of its own sends, and the acceptor, who
  * may do all the sending, for four times as many; 16 KiB count as another one.
  */
+#include "coding.h"
+#include "conf.h"
 #include "vring.h"
 #include "vs_int.h"
-#include "conf.h"
 
 #define AUTO_SENDS	32u
 #define SIZE_SMALL	(64u << 10)	/* small messages: what lies in the cache */
@@ -78,14 +79,16 @@ void vring_begin_count(struct vsock *v)
 {
 	struct vstate *st = atomic_load(&v->st);
 	uint8_t link = conf()->link;
-	bool yes = link != CONF_LINK_TCP;
+	bool yes = link != CONF_LINK_TCP, coded = conf()->codec == CONF_CODEC_ZLIB;
 
-	if (yes && atomic_load(&ready))
+	if (!yes && coded)
+		vring_say(v, PAIR_RING_MAY);
+	else if (yes && atomic_load(&ready))
 		vring_say(v, PAIR_RING_MAY);
 	else if (yes)
 		atomic_store(&wanted, true);
-	if (yes)
-		atomic_store(&v->until_ring, (link == CONF_LINK_RING ? 1 : AUTO_SENDS) * (st->ho.role == HO_OPENER ? 1 : 4));
+	if (yes || coded)
+		atomic_store(&v->until_ring, (link == CONF_LINK_RING || coded ? 1 : AUTO_SENDS) * (st->ho.role == HO_OPENER ? 1 : 4));
 }
 
 uint32_t vring_size(struct vsock *v)
@@ -97,11 +100,16 @@ uint32_t vring_size(struct vsock *v)
 	return size > st->ring_size ? size : st->ring_size;
 }
 
-/* Nothing stands against a handover now, and this end's state would survive it. */
+/* Nothing stands against a handover now. */
+static bool still(struct vsock *v, struct vstate *st)
+{
+	return vs_live_now(v) && !(atomic_load(&st->phase) & (PH_BITS & ~PH_CODED)) && !vs_peer_closed(v, st) &&
+		atomic_load(&st->trim_limit) == UINT64_MAX;
+}
+
 static bool may_move(struct vsock *v, struct vstate *st)
 {
-	return vs_live_now(v) && vring_may(v) && !(atomic_load(&st->phase) & PH_BITS) &&
-		!vs_peer_closed(v, st) && atomic_load(&st->trim_limit) == UINT64_MAX;
+	return still(v, st) && vring_may(v) && !vs_coded(v);
 }
 
 /* The link is left for a new ring. */
@@ -144,21 +152,39 @@ bool vring_may(struct vsock *v)
  * Bytes from before the two libraries met are in no replay buffer: a break
  * that catches them on their way ends the connection, and so would a move.
  */
-static bool all_arrived(struct vsock *v, struct vstate *st)
+static bool all_arrived(struct vsock *v, struct vstate *st, int fd)
 {
 	struct link_count c;
 
 	if (vs_gen(st) > 1)
 		return true;
-	return link_count(atomic_load(&v->fd), st->link_syn, &c) == 0 && c.acked >= st->first &&
+	return link_count(fd, st->link_syn, &c) == 0 && c.acked >= st->first &&
 		c.received + c.unread >= atomic_load(&v->pair->side[!st->ho.role].first);
+}
+
+/* Both helpers have said where they can be asked. */
+static bool introduced(struct vsock *v, struct vstate *st)
+{
+	bool known[2] = { false, false };
+	int i;
+
+	for (i = 0; i < 2 * NPROC; i++)
+		known[i % 2] |= atomic_load(&v->pair->side[i % 2].proc[i / 2].pid) != 0;
+	return atomic_load(&st->remote) || (known[0] && known[1]);
+}
+
+bool vring_still(struct vsock *v, int fd)
+{
+	struct vstate *st = atomic_load(&v->st);
+
+	return still(v, st) && introduced(v, st) && all_arrived(v, st, fd);
 }
 
 bool vring_propose(struct vsock *v)
 {
 	struct vstate *st = atomic_load(&v->st);
 
-	if (vring_of(v) || !may_move(v, st) || st->shut_wr || st->shut_rd || !all_arrived(v, st))
+	if (vring_of(v) || !may_move(v, st) || st->shut_wr || st->shut_rd || !all_arrived(v, st, atomic_load(&v->fd)))
 		return false;
 	move(v, st, "ring");
 	return true;
@@ -168,6 +194,11 @@ void vring_due(struct vsock *v)
 {
 	struct vstate *st = atomic_load(&v->st);
 
+	if (conf()->codec == CONF_CODEC_ZLIB && coding_may(v)) {
+		if (!coding_propose(v, atomic_load(&v->fd)) && !vs_coded(v))
+			atomic_store(&v->until_ring, 64);
+		return;
+	}
 	/* The peer may not be ready, or the link only just made. */
 	if (!vring_propose(v) && st && vs_live(v) && !atomic_load(&st->remote) && !vring_of(v) && !st->shut_wr &&
 	    !st->shut_rd && !atomic_load(&st->ring_never) && !v->no_ring)
@@ -198,15 +229,18 @@ bool vring_leave(struct vsock *v, bool never)
 
 	if (!st)
 		return false;
-	if (never)
+	if (never) {
 		atomic_store(&st->ring_never, true);
+		atomic_store(&st->code_never, true);
+	}
 	atomic_store(&st->ring_want, false);
-	while (vs_live(v) && vring_of(v)) {
+	atomic_store(&st->code_want, false);
+	while (vs_live(v) && !vs_bare(v)) {
 		if (atomic_load(&st->phase) & PH_NOREP || sys_now_ns() >= end)
 			break;
 		if (!(atomic_load(&st->phase) & PH_MEND)) {
 			vs_install();
-			if (!vring_of(v))
+			if (vs_bare(v))
 				break;
 			if (!vs_mending(v)) {
 				st->moving = true;
@@ -221,7 +255,7 @@ bool vring_leave(struct vsock *v, bool never)
 	if (vs_live(v) && vs_mending(v))
 		vs_wait_mend(v, end, true);
 	errno = e;
-	return vs_live(v) && !vring_of(v);
+	return vs_live(v) && vs_bare(v);
 }
 
 void vring_leave_inherited(void)

@@ -7,9 +7,9 @@
  * the size of what 64 KiB blocks make (bench/codec.c), and takes 13 ms at
  * 10 Mbit/s uncoded, 4 ms at a third: no more than what is queued before it.
  */
-#define ENOUGH		16384u
+#define ENOUGH		STAGE_ENOUGH
 /* Less than this before us is an idle link: two segments, the least that keeps an acknowledgement coming. */
-#define IDLE		2920u
+#define IDLE		STAGE_IDLE
 /* A head costs 6 bytes and a call 5 us and more; below this nothing is gained on any link. */
 #define SMALL		64u
 

@@ -33,6 +33,8 @@
 #define STAGE_NOTE	8u		/* payload of a CODEC_NOTE */
 #define STAGE_MARKS	64u		/* even */
 #define STAGE_ALIGN	64u
+#define STAGE_ENOUGH	16384u	/* raw bytes of a block, when the link is busy; see stage.c for both */
+#define STAGE_IDLE	2920u	/* queued wire bytes: less is an idle link */
 
 /* Flags of a block. */
 #define STAGE_FRESH	1u	/* deflate: the dictionary is empty at its beginning */
@@ -149,5 +151,8 @@ static inline uint32_t stage_need(const struct stage_dec *d)
  * and for counting; it believes the heads, as far as they can be true.
  */
 uint64_t stage_count(const struct stage_dec *d, const uint8_t *wire, size_t n, size_t *used);
+
+/* The last note among the blocks that begin in these bytes: its *off. It believes the heads, too. */
+bool stage_find_note(const struct stage_dec *d, const uint8_t *wire, size_t n, uint64_t *off);
 
 #endif

@@ -99,10 +99,19 @@ static void finish(struct stage_dec *d)
 	d->last = !!(d->flags & STAGE_LAST);
 }
 
-static bool take_note(struct stage_dec *d, struct codec_io *io)
+static uint64_t get_note(const uint8_t *p)
 {
 	uint64_t v = 0;
 	int i;
+
+	for (i = STAGE_NOTE - 1; i >= 0; i--)
+		v = v << 8 | p[i];
+	return v;
+}
+
+static bool take_note(struct stage_dec *d, struct codec_io *io)
+{
+	uint64_t v;
 
 	while (io->in_len && d->coded) {
 		d->note[d->have++] = *io->in++;
@@ -111,8 +120,7 @@ static bool take_note(struct stage_dec *d, struct codec_io *io)
 	}
 	if (d->coded)
 		return true;
-	for (i = STAGE_NOTE - 1; i >= 0; i--)
-		v = v << 8 | d->note[i];
+	v = get_note(d->note);
 	d->have = 0;
 	if (v < d->peer_off)
 		return false;
@@ -259,31 +267,65 @@ bool stage_ready(struct stage_dec *d)
 	return d->has_ahead;
 }
 
+struct walk {			/* over the heads, without decoding */
+	const uint8_t *wire;
+	size_t n, at, have;	/* have: of the next head, in d */
+	bool started, last;
+	struct head h;
+	size_t body;		/* where the block that was found has its bytes */
+};
+
+static bool walk_begin(struct walk *w, const struct stage_dec *d, const uint8_t *wire, size_t n)
+{
+	*w = (struct walk){ .wire = wire, .n = n, .at = d->body ? d->coded : 0, .have = d->body ? 0 : d->have,
+			    .started = d->started, .last = d->last || (d->body && d->flags & STAGE_LAST) };
+	return !d->bad && w->at <= n;
+}
+
+/* The next whole block. */
+static bool walk_on(struct walk *w, const struct stage_dec *d)
+{
+	uint8_t p[STAGE_HEAD];
+
+	if (w->last || w->n - w->at < STAGE_HEAD - w->have)
+		return false;
+	memcpy(p, d->head, w->have);
+	memcpy(p + w->have, w->wire + w->at, STAGE_HEAD - w->have);
+	w->h = get_head(p);
+	w->body = w->at + STAGE_HEAD - w->have;
+	if (!head_right(&w->h, d->codec, w->started) || w->n - w->body < w->h.coded)
+		return false;
+	w->have = 0;
+	w->at = w->body + w->h.coded;
+	w->started |= !!(w->h.flags & STAGE_FRESH);
+	w->last = !!(w->h.flags & STAGE_LAST);
+	return true;
+}
+
 uint64_t stage_count(const struct stage_dec *d, const uint8_t *wire, size_t n, size_t *used)
 {
-	size_t at = d->body ? d->coded : 0, have = d->body ? 0 : d->have;
 	uint64_t raw = (uint64_t)d->has_ahead + (d->body ? d->raw : 0);
-	bool started = d->started, last = d->last || (d->body && d->flags & STAGE_LAST);
-	uint8_t p[STAGE_HEAD];
-	struct head h;
+	struct walk w;
 
 	*used = 0;
-	if (d->bad || at > n)
+	if (!walk_begin(&w, d, wire, n))
 		return 0;
-	*used = at;
-	while (!last && n - at >= STAGE_HEAD - have) {
-		memcpy(p, d->head, have);
-		memcpy(p + have, wire + at, STAGE_HEAD - have);
-		h = get_head(p);
-		at += STAGE_HEAD - have;
-		have = 0;
-		if (!head_right(&h, d->codec, started) || n - at < h.coded)
-			break;
-		started |= !!(h.flags & STAGE_FRESH);
-		last = !!(h.flags & STAGE_LAST);
-		at += h.coded;
-		raw += h.id == CODEC_NOTE ? 0 : h.raw;
-		*used = at;
-	}
+	for (*used = w.at; walk_on(&w, d); *used = w.at)
+		raw += w.h.id == CODEC_NOTE ? 0 : w.h.raw;
 	return raw;
+}
+
+bool stage_find_note(const struct stage_dec *d, const uint8_t *wire, size_t n, uint64_t *off)
+{
+	bool found = false;
+	struct walk w;
+
+	if (!walk_begin(&w, d, wire, n))
+		return false;
+	while (walk_on(&w, d))
+		if (w.h.id == CODEC_NOTE) {
+			*off = get_note(wire + w.body);
+			found = true;
+		}
+	return found;
 }

@@ -470,6 +470,13 @@ int sys_outq(int fd)
 	return sys_ioctl(fd, SIOCOUTQ, (long)&n) < 0 ? -1 : n;
 }
 
+int sys_notsent(int fd)
+{
+	int n;
+
+	return sys_ioctl(fd, SIOCOUTQNSD, (long)&n) < 0 ? -1 : n;
+}
+
 int sys_inq(int fd)
 {
 	int n;

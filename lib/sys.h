@@ -79,6 +79,7 @@ int sys_barrier(void);				/* 0 or -1 */
 
 /* Sockets. */
 int sys_outq(int fd);				/* unacknowledged bytes, -1 */
+int sys_notsent(int fd);			/* bytes that have not been sent once, -1 */
 int sys_inq(int fd);				/* unread bytes, -1 */
 int sys_tcp_family(int fd);			/* AF_INET, AF_INET6, 0: not TCP */
 int sys_send_fds(int fd, const void *buf, size_t n, const int *fds, int nfds);

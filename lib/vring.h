@@ -93,6 +93,13 @@ static inline struct vring *vring_of(struct vsock *v)
 	return atomic_load_explicit(&v->ring, memory_order_acquire);
 }
 
+/* Does the kernel's socket carry the stream's own bytes, and nothing else? */
+static inline bool vs_bare(struct vsock *v)
+{
+	return !vring_of(v) && !(atomic_load_explicit(atomic_load_explicit(&v->phasep, memory_order_acquire),
+						      memory_order_acquire) & PH_CODED);
+}
+
 /* Announced by the peer, not yet judged. */
 static inline uint64_t vring_fin(struct vsock *v, struct vstate *st)
 {
@@ -152,13 +159,15 @@ static inline void vring_count(struct vsock *v, size_t n)
 		vring_due(v);
 }
 
+/* Could the link be left for another kind now, without losing anything? */
+bool vring_still(struct vsock *v, int fd);
 /* Asks for the ring now; false: not possible. */
 bool vring_propose(struct vsock *v);
 uint32_t vring_size(struct vsock *v);	/* for a new one, by what the connection has sent */
 /* A sender waits for room in a ring of this size: a larger one instead. False: not now. */
 #define RING_GROW_MAX	(4u << 20)
 bool vring_grow(struct vsock *v, uint32_t size);
-/* Back to TCP, for good (never) or not; waits until it is done. False: the connection has ended. */
+/* Back to bare TCP from a ring or the codec stage, for good (never) or not; waits until it is done. False: the connection has ended. */
 bool vring_leave(struct vsock *v, bool never);
 /* Another program is about to run with what is inherited: those descriptors must be plain sockets. */
 void vring_leave_inherited(void);

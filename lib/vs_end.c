@@ -1,4 +1,5 @@
 /* Ending: shutdown, demotion with bytes unsent; and sendfile. */
+#include "coding.h"
 #include "vring.h"
 #include "vs_int.h"
 
@@ -27,7 +28,7 @@ void vs_settle(struct vsock *v)
 	uint64_t end = sys_now_ns() + SETTLE_NS;
 	int fd = atomic_load(&v->fd), zero = 0, e = errno;
 
-	if (vring_of(v))
+	if (!vs_bare(v))
 		vring_leave(v, true);
 	while (st && vs_live(v)) {
 		enum shlock_result lr;
@@ -128,8 +129,8 @@ int vs_shutdown(struct vsock *v, int fd, int how)
 		return 0;
 	if (how == SHUT_RD)
 		return sys_shutdown(fd, how);
-	/* A sender blocked in the kernel holds the lock: shutdown must wake it, not wait for it. */
-	lr = shlock_take(&st->tx, 0, false);
+	/* A sender blocked in the kernel holds the lock: shutdown must wake it, not wait for it. (On a coded link nobody sleeps with it.) */
+	lr = shlock_take(&st->tx, vs_coded(v) ? 1000000000 : 0, false);
 	if (lr == SHLOCK_BUSY || lr == SHLOCK_SELF) {
 		/* What it has sent is known when it is out: the peer waits for that. */
 		atomic_store(&v->pair->side[st->ho.role].fin, PAIR_FIN_SOON);
@@ -148,6 +149,7 @@ int vs_shutdown(struct vsock *v, int fd, int how)
 		return r;
 	}
 	st->shut_wr = 1;
+	coding_last(v);
 	ph = atomic_load(&st->phase);
 	/* Whoever sends to us from now on gets a reset: that is the kernel's word, as after a close. */
 	vs_announce_fin(v, how == SHUT_RDWR && !(ph & (PH_MEND | PH_UNSENT)));

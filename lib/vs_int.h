@@ -39,8 +39,12 @@ const struct iovec *vs_op_iov(const struct io_op *op, int *cnt);
 size_t vs_op_want(const struct io_op *op);
 bool vs_rest_of(const struct io_op *op, size_t skip, struct rest *r);	/* false: ENOMEM */
 void vs_rest_free(struct rest *r);
+int vs_op_refused(const struct io_op *op);	/* the errno of a call that the kernel would not have made, or 0 */
+void vs_op_no_names(const struct io_op *op);	/* what the kernel says of a stream's sender */
 
 /* vs_tx.c */
+/* Up to n bytes behind `done` into the replay buffer; tx is held. How many: all, or 0. */
+size_t vs_keep_unsent(struct vstate *st, const struct io_op *op, size_t done, size_t n);
 int vs_wait_writable(int fd, uint64_t end);	/* 0, or an errno */
 
 #endif

@@ -1,3 +1,4 @@
+#include "coding.h"
 #include "vring.h"
 #include "vs_int.h"
 
@@ -43,6 +44,8 @@ bool vs_fin_announced(struct vsock *v, struct vstate *st, int fd)
 		return false;
 	if (link_count(fd, false, &c) < 0)
 		return true;
+	if (vs_coded(v))
+		return coding_fin(v, st, fin, c.unread);
 	/* Taken and waiting bytes of this link, its FIN counted or not. */
 	want = st->link_rx + c.received + c.unread;
 	return fin == want || fin + 1 == want;

@@ -56,3 +56,32 @@ void vs_rest_free(struct rest *r)
 		free(r->iov);
 	errno = e;
 }
+
+/* The calls that the kernel would not have made. */
+int vs_op_refused(const struct io_op *op)
+{
+	const struct msghdr *m = op->msg;
+
+	if (op->kind == IO_VEC && (op->cnt < 0 || op->cnt > IOV_MAX))
+		return EINVAL;
+	if (op->kind == IO_MSG && m->msg_iovlen > IOV_MAX)
+		return EMSGSIZE;
+	if (op->kind == IO_FROM && op->addr && !op->len && (op->cnt < 0 || (size_t)op->cnt > sizeof(struct sockaddr_storage)))
+		return EINVAL;
+	if (op->kind == IO_FROM && op->addr && !op->len && op->cnt && sys_readable_word(op->addr) < 0)
+		return EFAULT;
+	return 0;
+}
+
+void vs_op_no_names(const struct io_op *op)
+{
+	struct msghdr *m = op->msg;
+
+	if (op->kind == IO_MSG) {
+		m->msg_namelen = 0;
+		m->msg_controllen = 0;
+		m->msg_flags = 0;
+	} else if (op->kind == IO_FROM && op->len) {
+		*op->len = 0;
+	}
+}

@@ -1,4 +1,5 @@
 #include "vs_poll.h"
+#include "coding.h"
 #include "ep.h"
 #include "poll_ring.h"
 #include "sys.h"
@@ -50,6 +51,10 @@ static int sift(struct pollfd *fds, nfds_t n, bool *kept)
 
 		if (!fds[i].revents)
 			continue;
+		if (!coding_sift(&fds[i])) {
+			*kept = true;
+			continue;
+		}
 		v = fds[i].revents & TROUBLE && fds[i].fd >= 0 ? fdtab_vsock(fds[i].fd) : NULL;
 		if (v && vs_ready_trouble(v, (uint32_t)fds[i].revents)) {
 			fds[i].revents = 0;

@@ -177,22 +177,6 @@ static ssize_t gone(struct vsock *v)
 
 /* ---- receiving */
 
-/* The calls that the kernel would not have made. */
-static int refused(const struct io_op *op)
-{
-	const struct msghdr *m = op->msg;
-
-	if (op->kind == IO_VEC && (op->cnt < 0 || op->cnt > IOV_MAX))
-		return EINVAL;
-	if (op->kind == IO_MSG && m->msg_iovlen > IOV_MAX)
-		return EMSGSIZE;
-	if (op->kind == IO_FROM && op->addr && !op->len && (op->cnt < 0 || (size_t)op->cnt > sizeof(struct sockaddr_storage)))
-		return EINVAL;
-	if (op->kind == IO_FROM && op->addr && !op->len && op->cnt && sys_readable_word(op->addr) < 0)
-		return EFAULT;
-	return 0;
-}
-
 static long take(struct vring *vr, const struct io_op *op, size_t done, uint32_t *call)
 {
 	struct rest rest;
@@ -220,19 +204,6 @@ static long take(struct vring *vr, const struct io_op *op, size_t done, uint32_t
 	}
 	vs_rest_free(&rest);
 	return got;
-}
-
-static void no_names(const struct io_op *op)
-{
-	struct msghdr *m = op->msg;
-
-	if (op->kind == IO_MSG) {
-		m->msg_namelen = 0;
-		m->msg_controllen = 0;
-		m->msg_flags = 0;
-	} else if (op->kind == IO_FROM && op->len) {
-		*op->len = 0;
-	}
 }
 
 /* The connection is over and the ring is empty: what does the kernel say? Doorbells are nobody's bytes. */
@@ -289,7 +260,7 @@ ssize_t vring_recv(struct vsock *v, struct vring *vr, int fd, struct io_op *op, 
 
 	if (!st)
 		return IO_NOCALL;
-	e = refused(op);
+	e = vs_op_refused(op);
 	if (e) {
 		errno = e;
 		return -1;
@@ -342,7 +313,7 @@ ssize_t vring_recv(struct vsock *v, struct vring *vr, int fd, struct io_op *op, 
 				return last_word(fd, false);
 			}
 			if (k > 0) {
-				no_names(op);
+				vs_op_no_names(op);
 				if (!want)
 					return 0;
 				got += (size_t)k;
@@ -355,7 +326,7 @@ ssize_t vring_recv(struct vsock *v, struct vring *vr, int fd, struct io_op *op, 
 					return (ssize_t)got;
 				r = empty(v, vr, st, fd, op);
 				if (r >= 0 || errno != EAGAIN) {
-					no_names(op);
+					vs_op_no_names(op);
 					return r;
 				}
 				r = 0;		/* closed, and the kernel will say how in a moment */
@@ -446,7 +417,7 @@ ssize_t vring_send(struct vsock *v, struct vring *vr, int fd, const struct io_op
 
 	if (!st)
 		return IO_NOCALL;
-	e = refused(op);
+	e = vs_op_refused(op);
 	if (e) {
 		errno = e;
 		return -1;

@@ -1,4 +1,5 @@
 /* Receiving. */
+#include "coding.h"
 #include "vring.h"
 #include "vs_int.h"
 
@@ -38,8 +39,11 @@ static ssize_t rx_call(struct vsock *v, int fd, struct io_op *op, size_t done, b
 
 	if (vr)
 		return vring_recv(v, vr, fd, op, done, moved);
+	if (vs_coded(v))
+		return vs_mending(v) ? IO_NOCALL : coding_recv(v, fd, op, done, moved);
 	c = vs_rx_enter(v);
-	if (!vs_mending(v))
+	/* It may have become coded just now. */
+	if (!vs_mending(v) && !vs_coded(v))
 		r = rx_kernel(fd, op, done);
 	vs_rx_took(c, vs_rx_consumed(r, op->flags));
 	c = NULL;
@@ -93,7 +97,7 @@ static ssize_t rx_post(struct vsock *v, int fd, struct io_op op, ssize_t r, bool
 				moved = false;
 				continue;
 			}
-			if (vring_of(v))
+			if (!vs_bare(v))
 				return (ssize_t)done;
 			p = (struct pollfd){ fd, POLLIN | POLLRDHUP, 0 };
 			if (sys_poll(&p, 1, 0) <= 0 || !vs_ready_trouble(v, (uint32_t)p.revents))

@@ -1,4 +1,6 @@
 /* Sending. */
+#include "adapt.h"
+#include "coding.h"
 #include "vring.h"
 #include "vs_int.h"
 
@@ -47,6 +49,10 @@ void vs_trim_locked(struct vsock *v, int fd)
 {
 	struct vstate *st = atomic_load(&v->st);
 
+	if (vs_coded(v)) {
+		coding_trim(v, fd);
+		return;
+	}
 	trim_to(st, st->tx_sent, not_acked(v, fd));
 }
 
@@ -79,6 +85,7 @@ static bool keep(struct vsock *v, struct vstate *st, int fd, const struct io_op 
 			trim_to(st, st->replay.end + n, q);
 		}
 		replay_shrink(&st->replay, replay_mem(st), REPLAY_SOFT);
+		adapt_start(v);
 	}
 	if (unlikely(n > replay_room(&st->replay)) && !replay_reserve(&st->replay, replay_mem(st), n)) {
 		vs_demote(v, REASON_BUFFER);
@@ -107,6 +114,18 @@ static bool keep(struct vsock *v, struct vstate *st, int fd, const struct io_op 
 static __attribute__((noinline, cold)) void join_move(struct vsock *v)
 {
 	vs_break(v, 0, "moving");
+}
+
+/*
+ * To another host a large send goes in slices: one that sleeps in the kernel for
+ * seconds could be neither looked at nor coded.
+ */
+#define SLICE (256u << 10)
+
+static bool sliced(struct vstate *st, const struct io_op *op, size_t done)
+{
+	return unlikely(atomic_load_explicit(&st->remote, memory_order_relaxed)) &&
+		(op->kind == IO_BUF || op->kind == IO_FROM) && op->one.iov_len - done > SLICE && !op->addr;
 }
 
 static ssize_t tx_kernel(int fd, const struct io_op *op, size_t done, int extra)
@@ -148,6 +167,11 @@ void vs_flush_locked(struct vsock *v, int fd)
 			vs_phase(st, 0, PH_UNSENT);
 		return;
 	}
+	if (vs_coded(v)) {
+		if (!coding_push(v, fd))
+			return;
+		st->tx_sent = st->replay.end;
+	}
 	while (st->tx_sent < st->replay.end) {
 		const uint8_t *p;
 		size_t n = replay_at(&st->replay, replay_mem(st), st->tx_sent, &p);
@@ -167,17 +191,12 @@ void vs_flush_locked(struct vsock *v, int fd)
 /* What may be taken from the application while no link can carry it. */
 #define DOWN_LIMIT (256u << 10)
 
-static size_t append_down(struct vstate *st, const struct io_op *op, size_t done)
+size_t vs_keep_unsent(struct vstate *st, const struct io_op *op, size_t done, size_t n)
 {
-	uint64_t used = replay_used(&st->replay);
-	size_t n = vs_op_want(op) - done, k = 0;
 	struct rest rest;
+	size_t k = 0;
 	int i;
 
-	if (used >= DOWN_LIMIT)
-		return 0;
-	if (n > DOWN_LIMIT - used)
-		n = DOWN_LIMIT - used;
 	if (!replay_reserve(&st->replay, replay_mem(st), n) || !vs_rest_of(op, done, &rest))
 		return 0;
 	for (i = 0; i < rest.cnt && k < n; i++) {
@@ -188,6 +207,16 @@ static size_t append_down(struct vstate *st, const struct io_op *op, size_t done
 	}
 	vs_rest_free(&rest);
 	return k;
+}
+
+static size_t append_down(struct vstate *st, const struct io_op *op, size_t done)
+{
+	uint64_t used = replay_used(&st->replay);
+	size_t n = vs_op_want(op) - done;
+
+	if (used >= DOWN_LIMIT)
+		return 0;
+	return vs_keep_unsent(st, op, done, n > DOWN_LIMIT - used ? DOWN_LIMIT - used : n);
 }
 
 static ssize_t broken_pipe(struct vsock *v, const struct io_op *op, size_t done, int e)
@@ -241,8 +270,10 @@ static ssize_t send_slower(struct vsock *v, int fd, const struct io_op *op, size
 			errno = lr == SHLOCK_INTR ? EINTR : EAGAIN;
 			return done ? (ssize_t)done : -1;
 		}
+		if (lr == SHLOCK_DIED && vs_coded(v) && !vs_mending(v))
+			coding_mend_tx(v, fd);
 		ph = atomic_load(&st->phase);
-		if (ph & PH_NOREP) {
+		if (ph & PH_NOREP && !(ph & PH_CODED)) {
 			shlock_drop(&st->tx);
 			r = tx_kernel(fd, op, done, MSG_NOSIGNAL);
 			if (r >= 0)
@@ -278,6 +309,27 @@ static ssize_t send_slower(struct vsock *v, int fd, const struct io_op *op, size
 				sys_nap_us(300);
 			else
 				e = vs_wait_writable(fd, end);
+		} else if (ph & PH_CODED) {
+			size_t had = done;
+			bool left;
+
+			done += coding_put(v, fd, op, done, &e);
+			left = coding_left(st);
+			shlock_drop(&st->tx);
+			if (left && !(ph & PH_NOREP))
+				helper_want(v, WANT_FLUSH);
+			/* What the kernel refused was not sent. */
+			if (e && (ph & PH_NOREP || !vs_link_error(e) || !vs_judge_tx(v, e)))
+				return broken_pipe(v, op, had, e);
+			if (done == vs_op_want(op))
+				return (ssize_t)done;
+			if (nb) {
+				errno = EAGAIN;
+				return done ? (ssize_t)done : -1;
+			}
+			e = e ? 0 : vs_wait_writable(fd, end);
+			if (e == EINTR && !done && !end && sys_signals_restart())
+				e = 0;
 		} else if (vring_of(v)) {
 			shlock_drop(&st->tx);
 			bool moved = false;
@@ -295,7 +347,10 @@ static ssize_t send_slower(struct vsock *v, int fd, const struct io_op *op, size
 			shlock *held VS_LOCK_GUARD = &st->tx;
 			bool full = false;
 
-			r = tx_kernel(fd, op, done, MSG_NOSIGNAL);
+			if (sliced(st, op, done))
+				r = sys_send(fd, (const char *)op->one.iov_base + done, SLICE, op->flags | MSG_NOSIGNAL);
+			else
+				r = tx_kernel(fd, op, done, MSG_NOSIGNAL);
 			held = NULL;
 			e = r < 0 ? errno : 0;
 			if (r > 0) {
@@ -363,6 +418,13 @@ ssize_t vs_send_live(struct vsock *v, int fd, struct io_op op_)
 		vs_demote(v, REASON_OOB);
 		return send_slow(v, fd, op, 0);
 	}
+	if (vs_coded(v)) {
+		e = vs_op_refused(op);
+		if (!e)
+			return send_slow(v, fd, op, 0);
+		errno = e;
+		return -1;
+	}
 	lr = shlock_take(&st->tx, 0, true);
 	if (unlikely(lr != SHLOCK_OK)) {
 		if (lr == SHLOCK_SELF) {
@@ -379,6 +441,10 @@ ssize_t vs_send_live(struct vsock *v, int fd, struct io_op op_)
 	}
 	if (unlikely(atomic_load_explicit(&st->phase, memory_order_acquire) !=
 		     atomic_load_explicit(&v->phase_ok, memory_order_relaxed))) {
+		shlock_drop(&st->tx);
+		return send_slow(v, fd, op, 0);
+	}
+	if (unlikely(sliced(st, op, 0))) {
 		shlock_drop(&st->tx);
 		return send_slow(v, fd, op, 0);
 	}

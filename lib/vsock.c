@@ -1,4 +1,5 @@
 #include "vsock.h"
+#include "coding.h"
 #include "ep.h"
 #include "helper.h"
 #include "link_tcp.h"
@@ -118,6 +119,7 @@ struct vsock *vs_new(int fd, int family, enum vs_kind kind)
 	atomic_store(&v->until_ring, UINT32_MAX);
 	v->index = i;
 	v->marked_pid = 0;
+	atomic_store(&v->rated, false);
 	v->offer_nonce = 0;
 	v->offer_far = false;
 	v->why_far = 0;
@@ -303,7 +305,7 @@ static void state_drop(struct vstate *st)
 		sys_unmap(st, VSTATE_SIZE);
 		return;
 	}
-	sys_discard((char *)st + REPLAY_AT, REPLAY_MAX);
+	sys_discard((char *)st + REPLAY_AT, REPLAY_MAX + CODING_MAX);
 	spare[nspare++] = st;
 }
 
@@ -542,8 +544,10 @@ void vs_end(struct vsock *v)
 static void last_close(struct vsock *v, int fd)
 {
 	struct vstate *st = atomic_load(&v->st);
-	uint32_t ph = atomic_load(&st->phase);
+	uint32_t ph;
 
+	coding_last(v);
+	ph = atomic_load(&st->phase);
 	/* What the broken ring holds is as little delivered as what the replay buffer does. */
 	if (ph & PH_MEND && vring_of(v) && shlock_take(&st->tx, 100000000, false) == SHLOCK_OK) {
 		vring_to_replay(v);
@@ -560,6 +564,7 @@ static void last_close(struct vsock *v, int fd)
 			return;
 		}
 	}
+	coding_end(v, fd);
 	vring_end(v, fd);
 	vs_end(v);
 }
@@ -709,6 +714,7 @@ void vs_fork_plain(struct vsock *v)
 	if (atomic_compare_exchange_strong(&v->mode, &mode, VS_PLAIN))
 		atomic_store(&v->phase_ok, 0);
 	atomic_store(&v->want, 0);
+	atomic_store(&v->rated, false);
 	atomic_store(&v->tx0, 0);
 	atomic_store(&v->pollers, 0);
 	atomic_store(&v->waits[0], 0);

@@ -21,6 +21,7 @@
  *	MEND	the link is broken, a new one is being made
  *	UNSENT	the replay buffer holds bytes the new link has not taken yet
  *	NOREP	given up: the kernel's socket is all there is
+ *	CODED	the link carries blocks of the codec stage (coding.h)
  *
  * Lock order:  vs_fds_lock -> sets_lock -> epset.lock -> vstate.tx -> vstate.rx -> vstate.mx;
  * regs_lock is innermost.
@@ -40,6 +41,7 @@
 #define PH_MEND		1u
 #define PH_UNSENT	2u
 #define PH_NOREP	4u
+#define PH_CODED	8u
 #define PH_BITS		15u
 #define PH_GEN		16u	/* the rest of the word is the link's generation */
 
@@ -88,6 +90,7 @@ struct pair_side {
 #define PAIR_RING_MAY	1u		/* may be asked to move to one */
 #define PAIR_RING_NOW	2u		/* is about to ask for one */
 #define PAIR_RING_LEAVE	3u		/* is about to ask for TCP again */
+#define PAIR_RING_CODEC	5u		/* is about to ask for a coded link, or for a bare one again */
 #define PAIR_RING_FOLLOW 4u		/* leaves the link as well: what it acknowledges is not what it has */
 #define PAIR_MAGIC	0x726d6131u
 #define PAIR_SIZE	4096u
@@ -108,7 +111,9 @@ struct place {			/* an agent */
 #define REPLAY_SOFT	(128u << 10)	/* the ring's size in the steady state; see vs_tx.c, keep() */
 #define REPLAY_ASK	(64u << 10)	/* so often the kernel is asked what may go (~240 ns) */
 #define REPLAY_MAX	(16u << 20)
-#define VSTATE_SIZE	(REPLAY_AT + REPLAY_MAX)
+#define CODING_AT	(REPLAY_AT + REPLAY_MAX)	/* and the codec stage's memory behind it */
+#define CODING_MAX	(1u << 20)
+#define VSTATE_SIZE	(CODING_AT + CODING_MAX)
 
 struct vstate {
 	/* line 0: senders */
@@ -152,6 +157,11 @@ struct vstate {
 	_Atomic bool ring_rx;		/* ring.rx_head is what was consumed, not the counters (below rx) */
 	_Atomic bool ring_want;		/* the next link shall be a ring, if the peer wants */
 	_Atomic bool ring_never;	/* the application does what a ring cannot carry */
+	_Atomic bool code_want;		/* the next link shall be coded, if the peer agrees */
+	_Atomic uint8_t code_level;	/* of our direction, as decided; 0: stored */
+	_Atomic uint64_t code_rate;	/* bytes a second that the link is worth; 0 not known */
+	_Atomic bool code_never;	/* the application does what a coded link cannot carry */
+	uint32_t notsent;		/* TCP_NOTSENT_LOWAT as the application set it, while the link is coded */
 	_Atomic bool nonblock;		/* O_NONBLOCK of the open file, as last set through us */
 	_Atomic bool nodelay;		/* TCP_NODELAY as the application set it; doorbells always have it */
 	uint32_t ring_size;		/* the next ring is to have at least this */
@@ -232,6 +242,7 @@ struct vsock {
 	_Atomic(struct vsock *) qnext;
 	struct vsock *live_next, *live_prev, *gid_next;
 	struct mend *mend;
+	_Atomic bool rated;			/* watched (adapt.h), or about to be */
 	bool far_counted;			/* in vs_remote_count */
 	uint32_t owned;				/* the connection to the agent that knows of it */
 	struct parked *parked;			/* what it goes on from, until the helper has taken it */
@@ -246,6 +257,7 @@ struct vsock {
 #define WANT_REAP	16u
 #define WANT_NOTICE	64u	/* tell the other host where our stream ends */
 #define WANT_UNPARK	128u	/* a listener: ask for parked connections */
+#define WANT_RATE	256u	/* it sends: watch it */
 #define WANT_BUSY	32u	/* the helper is at it: not to be given back */
 
 extern _Atomic uint32_t vs_live_count;	/* live vsocks in this process */
@@ -288,7 +300,7 @@ static inline bool vs_mending(struct vsock *v)
 {
 	uint32_t p = atomic_load(atomic_load(&v->phasep));
 
-	return !(p & PH_NOREP) && (p & ~PH_UNSENT) != atomic_load(&v->phase_ok);
+	return !(p & PH_NOREP) && (p & ~(PH_UNSENT | PH_CODED)) != atomic_load(&v->phase_ok);
 }
 void vs_demote(struct vsock *v, uint32_t reason);	/* healthy link: plain from now on */
 void vs_log_id(const struct vsock *v, char out[9]);

@@ -25,6 +25,8 @@ enum msg_type {
 #define MSGF_ACCEPTOR	2	/* the acceptor sent it: a reflected message gives itself away */
 #define MSGF_CLOSED	4	/* NOTICE: closed, or plain again: believe the kernel */
 #define MSGF_MOVED	8	/* OWN: the end was elsewhere before */
+#define MSGF_CODEC	8	/* REQ: blocks of the codecs 0 and 1 would be understood (docs/codec.md) */
+#define MSGF_CODED	16	/* REQ: wanted, OK: so it is: the link carries blocks */
 #define MSGF_FIN	32	/* REQ, OK: the sender's stream ends at tx_end */
 #define MSGF_RING	64	/* REQ, OK: the link is a ring, and this is my box */
 #define MSGF_BARRIER	128	/* ... my process takes part in sys_barrier */

@@ -204,8 +204,8 @@ int __wrap_setsockopt(int fd, int level, int name, const void *val, socklen_t le
 	struct vsock *v = fdtab_vsock(fd);
 	int r;
 
-	/* Doorbells go at once, whatever the application wants for its bytes. */
-	if (v && level == IPPROTO_TCP && name == TCP_NODELAY && vring_of(v)) {
+	/* Doorbells and blocks go at once, whatever the application wants for its bytes. */
+	if (v && level == IPPROTO_TCP && name == TCP_NODELAY && !vs_bare(v)) {
 		int on;
 
 		r = sys_setsockopt(fd, level, name, val, len);
@@ -220,7 +220,7 @@ int __wrap_setsockopt(int fd, int level, int name, const void *val, socklen_t le
 	/* The kernel has checked the call. On the link that takes the ring's place it is made again. */
 	if (v && r == 0 && not_on_a_ring(level, name, val, len)) {
 		v->no_ring = true;
-		if (vring_of(v)) {
+		if (!vs_bare(v)) {
 			vring_leave(v, true);
 			r = sys_setsockopt(fd, level, name, val, len);
 		}
@@ -236,7 +236,7 @@ int __wrap_getsockopt(int fd, int level, int name, void *val, socklen_t *len)
 	/* The base of a ring is up until both streams have ended. */
 	if (v && r == 0 && level == IPPROTO_TCP && name == TCP_INFO && *len >= 1 && vring_of(v))
 		vring_tcp_state(v, val);
-	if (v && r == 0 && level == IPPROTO_TCP && name == TCP_NODELAY && *len == sizeof(int) && vring_of(v)) {
+	if (v && r == 0 && level == IPPROTO_TCP && name == TCP_NODELAY && *len == sizeof(int) && !vs_bare(v)) {
 		int on = atomic_load(&atomic_load(&v->st)->nodelay);
 
 		memcpy(val, &on, sizeof(on));

@@ -1,4 +1,5 @@
 /* Descriptors: closing, duplicating, controlling. */
+#include "coding.h"
 #include "wrap.h"
 #include "ep.h"
 #include "helper.h"
@@ -135,7 +136,7 @@ static void nonblocking(struct vsock *v, bool on)
 static void asynchronous(struct vsock *v)
 {
 	v->no_ring = true;
-	if (vring_of(v))
+	if (!vs_bare(v))
 		vring_leave(v, true);
 }
 
@@ -177,6 +178,12 @@ int __wrap_ioctl(int fd, unsigned long req, long arg)
 		*(int *)arg += (int)vs_unsent(v);
 	if (req == FIONBIO)
 		nonblocking(v, *(int *)arg != 0);
+	if (unlikely(vs_coded(v))) {
+		if (req == FIONREAD)
+			*(int *)arg = (int)coding_inq(v, fd);
+		else if (req == SIOCOUTQ)
+			*(int *)arg = (int)coding_outq(v, fd);
+	}
 	if (!vring_of(v))
 		return r;
 	/* The kernel counts doorbells. */

@@ -1,4 +1,5 @@
 /* Data in and out. */
+#include "coding.h"
 #include "wrap.h"
 #include "vs_io.h"
 #include <stdlib.h>
@@ -206,7 +207,8 @@ static void passed(const struct msghdr *msg)
  */
 static void about_to_pass(const struct msghdr *msg)
 {
-	if (unlikely(atomic_load_explicit(&vs_ring_count, memory_order_relaxed)) &&
+	if (unlikely(atomic_load_explicit(&vs_ring_count, memory_order_relaxed) ||
+		     atomic_load_explicit(&coding_count_now, memory_order_relaxed)) &&
 	    sys_readable_word(&msg->msg_controllen) == 0 && msg->msg_controllen)
 		passed(msg);
 }

@@ -1,0 +1,297 @@
+/* See adapt.h. */
+#include "adapt.h"
+#include "coding.h"
+#include "conf.h"
+#include "helper.h"
+#include "link_tcp.h"
+#include "log.h"
+#include "sys.h"
+#include "vring.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define TICK_NS	UINT64_C(20000000)
+#define IDLE_NS	UINT64_C(1000000000)	/* nothing sent for so long: not watched any more */
+#define CPU_NS	UINT64_C(250000000)
+#define OUT_NS	UINT64_C(10000000000)	/* neither direction has coded anything: the stage goes */
+#define SAMPLE	(16u << 10)		/* of the live bytes; guess.c looks at 4 KiB of it */
+
+struct adapt {				/* the helper's */
+	struct vsock *v;
+	struct adapt *next;
+	uint64_t ino;			/* of the link that the rate is of */
+	struct rate rate;
+	struct decide decide;
+	struct rate_est est;
+	uint64_t at, end, moved;	/* last tick; the stream's end then; when it last moved */
+	uint64_t code_ns, coded_at;	/* of coding, then; when either direction coded last */
+	uint64_t rx_gain;
+	uint32_t busy, starved, ratio;	/* smoothed, percent; 1/1024 */
+};
+
+static struct adapt *all;
+static uint64_t due;
+static struct codec_speed speed;	/* of this machine; torn by two threads it is a bad guess, no more */
+static _Atomic bool speed_known;
+static uint64_t cpu_at, cpu_ticks;
+static uint8_t cpu_idle = 100;
+
+struct codec_speed *adapt_speed(void)
+{
+	if (unlikely(!atomic_load_explicit(&speed_known, memory_order_acquire))) {
+		decide_speed_init(&speed);
+		atomic_store(&speed_known, true);
+	}
+	return &speed;
+}
+
+int adapt_level(struct vsock *v, size_t n, uint64_t queued)
+{
+	struct vstate *st = atomic_load(&v->st);
+	struct decide d = { .state = DECIDE_ON, .level = atomic_load(&st->code_level) };
+	struct coding *c = coding_of(st);
+
+	if (conf()->codec == CONF_CODEC_ZLIB)
+		return 1;
+	if (!d.level)
+		return 0;
+	return decide_level(&d, adapt_speed(), atomic_load(&st->code_rate), c->guess.tried ? c->guess.tried : 512, n, queued);
+}
+
+void adapt_start_slow(struct vsock *v)
+{
+	if (conf()->codec != CONF_CODEC_AUTO || atomic_exchange(&v->rated, true))
+		return;
+	helper_want(v, WANT_RATE);
+}
+
+void adapt_watch(struct vsock *v)
+{
+	struct adapt *a = calloc(1, sizeof(*a));
+
+	if (!a)
+		return;
+	a->v = v;
+	a->ratio = 1024;
+	decide_init(&a->decide, sys_now_ns());
+	/* It was watched before, and the link is coded still. */
+	if (atomic_load(&atomic_load(&v->st)->phase) & PH_CODED)
+		a->decide.state = atomic_load(&atomic_load(&v->st)->code_level) ? DECIDE_ON : DECIDE_STORED;
+	a->decide.level = atomic_load(&atomic_load(&v->st)->code_level);
+	a->moved = a->coded_at = sys_now_ns();
+	a->next = all;
+	all = a;
+	due = a->moved;
+}
+
+static void drop(struct adapt **p)
+{
+	struct adapt *a = *p;
+
+	*p = a->next;
+	atomic_store(&a->v->rated, false);
+	free(a);
+}
+
+void adapt_forget(struct vsock *v)
+{
+	struct adapt **p = &all;
+
+	while (*p && (*p)->v != v)
+		p = &(*p)->next;
+	if (*p)
+		drop(p);
+}
+
+void adapt_fork_child(void)
+{
+	all = NULL;		/* the parent's */
+	due = 0;
+}
+
+bool adapt_rate(struct vsock *v, struct rate_est *est)
+{
+	struct adapt *a;
+
+	for (a = all; a && a->v != v; a = a->next)
+		;
+	if (!a || !a->est.rate)
+		return false;
+	*est = a->est;
+	return true;
+}
+
+/* How much of one CPU nobody uses. */
+static void look_at_cpu(uint64_t now)
+{
+	unsigned long long user, nice, system, idle, wait;
+	char buf[256];
+	ssize_t n;
+	int fd;
+
+	if (now - cpu_at < CPU_NS)
+		return;
+	fd = sys_open_ro("/proc/stat");
+	n = fd < 0 ? -1 : sys_read(fd, buf, sizeof(buf) - 1);
+	if (fd >= 0)
+		sys_close(fd);
+	if (n <= 0)
+		return;
+	buf[n] = 0;
+	if (sscanf(buf, "cpu %llu %llu %llu %llu %llu", &user, &nice, &system, &idle, &wait) != 5)
+		return;
+	idle += wait;
+	if (cpu_at) {
+		uint64_t percent = (idle - cpu_ticks) * UINT64_C(1000000000) / (now - cpu_at);	/* a tick is 10 ms */
+
+		cpu_idle = percent > 100 ? 100 : (uint8_t)percent;
+	}
+	cpu_at = now;
+	cpu_ticks = idle;
+}
+
+static uint32_t smooth(uint32_t was, uint32_t is)
+{
+	return (was * 3 + is) / 4;
+}
+
+/* What the senders' side shows; false: one of them is at it, and what was seen last holds. */
+static bool look_at_stream(struct adapt *a, struct vstate *st, uint64_t dt)
+{
+	struct coding *c = coding_of(st);
+
+	if (shlock_take(&st->tx, 0, false) != SHLOCK_OK)
+		return false;
+	if (atomic_load(&st->phase) & PH_CODED) {
+		uint64_t spent = c->code_ns - a->code_ns;
+
+		a->ratio = c->guess.all ? c->guess.all : a->ratio;
+		a->starved = smooth(a->starved, spent * 100 / dt > 100 ? 100 : (uint32_t)(spent * 100 / dt));
+		a->code_ns = c->code_ns;
+	} else if (replay_used(&st->replay)) {
+		uint64_t used = replay_used(&st->replay), back = used < SAMPLE ? used : SAMPLE;
+		const uint8_t *p;
+		size_t n = replay_at(&st->replay, (uint8_t *)st + REPLAY_AT, st->replay.end - back, &p);
+
+		a->ratio = n >= 256 ? smooth(a->ratio, guess_sample(p, n)) : a->ratio;
+		a->code_ns = 0;
+		a->starved = 0;
+	}
+	shlock_drop(&st->tx);
+	return true;
+}
+
+/* Is the other direction the better for it? */
+static void look_at_other(struct adapt *a, struct vstate *st, uint64_t now)
+{
+	struct coding *c = coding_of(st);
+	struct stage_dec *d = (struct stage_dec *)(void *)c->dec;
+	uint64_t gain;
+
+	if (shlock_take(&st->rx, 0, false) != SHLOCK_OK)
+		return;
+	gain = d->off > d->wire ? d->off - d->wire : 0;
+	shlock_drop(&st->rx);
+	if (gain > a->rx_gain)
+		a->coded_at = now;
+	a->rx_gain = gain;
+}
+
+static void act(struct adapt *a, struct vstate *st, int fd, uint64_t now, bool changed)
+{
+	struct vsock *v = a->v;
+	bool coded = atomic_load(&st->phase) & PH_CODED;
+	char id[9];
+
+	atomic_store(&st->code_rate, a->est.rate);
+	atomic_store(&st->code_level, a->decide.state == DECIDE_ON ? a->decide.level : 0);
+	if (changed) {
+		vs_log_id(v, id);
+		log_info("%s codec %s level=%d link=%llu kB/s ratio=%u%% gain=%u%%", id,
+			 a->decide.state == DECIDE_ON ? "on" : a->decide.state == DECIDE_STORED ? "stored" : "off",
+			 a->decide.level, (unsigned long long)a->est.rate / 1000, a->ratio * 100 / 1024, a->decide.gain);
+	}
+	if (!coded && a->decide.state == DECIDE_ON) {
+		a->coded_at = now;
+		coding_propose(v, fd);
+	} else if (coded && a->decide.state == DECIDE_ON) {
+		a->coded_at = now;
+		atomic_store(&st->code_want, true);
+	} else if (coded && a->decide.state == DECIDE_PLAIN && now - a->coded_at > OUT_NS) {
+		atomic_store(&st->code_want, false);
+		a->coded_at = now;
+		coding_leave(v, fd);
+	}
+}
+
+/* True: it is still worth watching. */
+static bool tick(struct adapt *a, uint64_t now)
+{
+	struct vsock *v = a->v;
+	struct vstate *st = atomic_load(&v->st);
+	uint64_t end, dt = now - a->at;
+	struct decide_in in = { .now = now };
+	struct rate_sample s = { 0 };
+	bool ok, free_tx;
+	int fd;
+
+	if (!st || !vs_live_now(v) || atomic_load(&st->phase) & PH_NOREP)
+		return false;
+	if (vs_mending(v))
+		return true;
+	end = replay_end(&st->replay);
+	free_tx = look_at_stream(a, st, dt ? dt : 1);
+	if (end != a->end || !free_tx)
+		a->moved = now;
+	a->end = end;
+	if (now - a->moved > IDLE_NS)
+		return false;
+	fd = helper_borrow(atomic_load(&v->fd));
+	ok = fd >= 0 && sys_sock_ino(fd) == st->link_ino && link_sample(fd, &s) == 0;
+	if (ok && a->ino != st->link_ino) {
+		/* Another link of the same pair of hosts, most often: the estimate stays, its history does not. */
+		rate_new_link(&a->rate);
+		a->ino = st->link_ino;
+	}
+	if (ok && a->at) {
+		bool coded = atomic_load(&st->phase) & PH_CODED;
+
+		s.now = now;
+		/* Blocks that wait above the kernel count, too. */
+		if (coded && coding_left(st))
+			s.notsent += 1;
+		a->busy = smooth(a->busy, s.notsent || !free_tx ? 100 : 0);
+		rate_passive(&a->rate, &s);
+		if (coded)
+			look_at_other(a, st, now);
+		a->est = in.link = rate_now(&a->rate, now);
+		in.ratio = a->ratio;
+		in.busy = (uint8_t)a->busy;
+		in.starved = s.notsent ? 0 : (uint8_t)a->starved;
+		in.cpu = cpu_idle;
+		act(a, st, fd, now, decide(&a->decide, adapt_speed(), &in));
+	}
+	helper_close(fd);
+	a->at = now;
+	return true;
+}
+
+void adapt_timers(uint64_t now, uint64_t *next)
+{
+	struct adapt **p = &all;
+
+	if (!all)
+		return;
+	if (now >= due) {
+		look_at_cpu(now);
+		while (*p)
+			if (tick(*p, now))
+				p = &(*p)->next;
+			else
+				drop(p);
+		due = now + TICK_NS;
+	}
+	if (all && (!*next || due < *next))
+		*next = due;
+}
