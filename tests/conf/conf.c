@@ -211,7 +211,8 @@ void warm(int a, int b)
 		EQ(send(y, buf, 16, MSG_NOSIGNAL), 16);
 		EQ(recv(x, buf, 16, MSG_WAITALL), 16);
 	}
-	for (int i = 0; want_ring() && ring_maps() < before + 4; i++) {
+	for (int i = 0; (want_ring() && ring_maps() < before + 4) ||
+	     (want_codec() && !(is_coded(a) && is_coded(b))); i++) {
 		char c = 0;
 
 		CHECK(i < 2000);

@@ -50,7 +50,7 @@
 #define CONF_TSAN 0
 #endif
 
-enum conf_mode { PLAIN, PLAINPEER, UPGRADED };	/* and UPGRADED with want_ring(): on a ring */
+enum conf_mode { PLAIN, PLAINPEER, UPGRADED };	/* and UPGRADED with want_ring(): on a ring; want_codec(): coded */
 extern enum conf_mode conf_mode;
 
 enum conf_role { NO_PEER, CONNECTS, ACCEPTS };
@@ -169,5 +169,7 @@ int peer_loop(int ctl);
 void warm_half(int s, int first);
 int ring_maps(void);
 int want_ring(void);
+int want_codec(void);
+int is_coded(int s);
 
 #endif

@@ -163,7 +163,7 @@ static enum conf_outcome one(const struct conf_case *c, int number, const char *
 
 __attribute__((noreturn)) static void usage(void)
 {
-	fprintf(stderr, "usage: conf [--list] [--mode plain|plainpeer|upgraded|ring] "
+	fprintf(stderr, "usage: conf [--list] [--mode plain|plainpeer|upgraded|ring|codec] "
 			"[--only NAME|PREFIX]...\n");
 	exit(2);
 }
@@ -180,6 +180,11 @@ static enum conf_mode mode_of(const char *s)
 	if (!strcmp(s, "ring")) {
 		setenv("ROAM_LINK", "ring", 1);
 		setenv("CONF_RING", "1", 1);
+		return UPGRADED;
+	}
+	if (!strcmp(s, "codec")) {
+		setenv("ROAM_CODEC", "zlib", 1);
+		setenv("CONF_CODEC", "1", 1);
 		return UPGRADED;
 	}
 	usage();

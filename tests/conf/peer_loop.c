@@ -67,14 +67,28 @@ int want_ring(void)
 	return getenv("CONF_RING") != NULL;
 }
 
-/* Mode ring: on until both ends have seen the ring in their memory. */
-static void until_ring(int s, int first, int before)
+int want_codec(void)
+{
+	return getenv("CONF_CODEC") != NULL;
+}
+
+/* No other link has this TCP_NOTSENT_LOWAT (lib/coding.h). */
+int is_coded(int s)
+{
+	unsigned int low = 0;
+	socklen_t l = sizeof low;
+
+	return getsockopt(s, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &low, &l) == 0 && low == 128u << 10;
+}
+
+/* Modes ring and codec: on until both ends have seen it. */
+static void until_moved(int s, int first, int before)
 {
 	char mine, theirs = 'g';
 
 	for (int i = 0; i < 2000; i++) {
 		usleep(500);
-		mine = ring_maps() >= before + 2 ? 'r' : 'g';
+		mine = want_ring() ? (ring_maps() >= before + 2 ? 'r' : 'g') : is_coded(s) ? 'r' : 'g';
 		if (first && (send(s, &mine, 1, MSG_NOSIGNAL) != 1 || recv(s, &theirs, 1, 0) != 1))
 			return;
 		if (!first && (recv(s, &theirs, 1, 0) != 1 || send(s, &mine, 1, MSG_NOSIGNAL) != 1))
@@ -82,7 +96,7 @@ static void until_ring(int s, int first, int before)
 		if (mine == 'r' && theirs == 'r')
 			return;
 	}
-	fprintf(stderr, "no ring in time\n");
+	fprintf(stderr, "no %s in time\n", want_ring() ? "ring" : "codec");
 	abort();
 }
 
@@ -108,8 +122,8 @@ void warm_half(int s, int first)
 		if (!mine && send(s, zero, 16, MSG_NOSIGNAL) != 16)
 			return;
 	}
-	if (want_ring())
-		until_ring(s, first, before);
+	if (want_ring() || want_codec())
+		until_moved(s, first, before);
 }
 
 static long do_send(struct slot *c, long n)

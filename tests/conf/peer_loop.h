@@ -22,6 +22,8 @@ void warm_half(int s, int first);
 /* Mappings of rings in this process, and does this run want them? */
 int ring_maps(void);
 int want_ring(void);
+int want_codec(void);
+int is_coded(int s);
 int peer_loop(int ctl);
 
 #endif

@@ -166,8 +166,8 @@ PEERCASE(close_under_blocked_recv)
 {
 	struct job j = { .fd = s };
 
-	if (want_ring())
-		conf_skip("on a ring close ends the blocked call with EBADF");
+	if (want_ring() || want_codec())
+		conf_skip("on a ring or a coded link close ends the blocked call with EBADF");
 	if (CONF_TSAN)
 		conf_skip("ThreadSanitizer calls this a race");
 	start(&j, one_recv);
@@ -185,8 +185,8 @@ PEERCASE(close_under_blocked_recv_then_fin)
 {
 	struct job j = { .fd = s };
 
-	if (want_ring())
-		conf_skip("on a ring close ends the blocked call with EBADF");
+	if (want_ring() || want_codec())
+		conf_skip("on a ring or a coded link close ends the blocked call with EBADF");
 	if (CONF_TSAN)
 		conf_skip("ThreadSanitizer calls this a race");
 	start(&j, one_recv);
@@ -202,8 +202,8 @@ PEERCASE(number_reused_under_blocked_recv)
 	struct job j = { .fd = s };
 	int spare[2], n = 0, other;
 
-	if (want_ring())
-		conf_skip("on a ring close ends the blocked call with EBADF");
+	if (want_ring() || want_codec())
+		conf_skip("on a ring or a coded link close ends the blocked call with EBADF");
 	if (CONF_TSAN)
 		conf_skip("ThreadSanitizer calls this a race");
 	/* The blocked call belongs to the old socket, whatever has its number now. */
@@ -434,7 +434,7 @@ PEERCASE(cancel_blocked_recv)
 {
 	struct job j = { .fd = s };
 
-	if (CONF_ASAN && want_ring())
+	if (CONF_ASAN && (want_ring() || want_codec()))
 		conf_skip("AddressSanitizer does not follow an asynchronous cancellation");
 	void *r;
 
@@ -462,7 +462,7 @@ PEERCASE(cancel_blocked_recv)
 
 PEERCASE(cancel_blocked_send)
 {
-	if (CONF_ASAN && want_ring())
+	if (CONF_ASAN && (want_ring() || want_codec()))
 		conf_skip("AddressSanitizer does not follow an asynchronous cancellation");
 	/* It does not notice that forced unwinding has left our frames. */
 	if (CONF_ASAN && conf_mode == UPGRADED)

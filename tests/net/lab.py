@@ -182,6 +182,15 @@ class Router(Host):
                 f"addr replace {host.gate}/24 dev r{host.name}",
                 f"addr replace {host.gate6}/64 dev r{host.name} nodad")
 
+    def shape(self, host, mbit):
+        """Both ways of a host's cable carry so much, and queue 50 ms of it."""
+        burst = max(16_000, int(mbit * 1e6 / 8 / 250))
+        for where, dev in ((self, f"r{host.name}"), (host, "eth0")):
+            # Not "replace": a queued packet larger than the new burst would never leave.
+            where.run(["tc", "qdisc", "del", "dev", dev, "root"], check=False)
+            where.run(["tc", "qdisc", "add", "dev", dev, "root", "tbf", "rate",
+                       f"{int(mbit * 1000)}kbit", "burst", str(burst), "latency", "50ms"])
+
     def reboot(self, hosts, while_down=lambda: None):
         """Its cables and its memory of connections vanish, and come back."""
         self.ip(*[f"link del r{h.name}" for h in hosts])

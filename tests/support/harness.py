@@ -200,7 +200,7 @@ class Case:
     def environ(self, roam_dir=None, **changes):
         env = {k: v for k, v in os.environ.items() if not k.startswith("ROAM")}
         env["ROAM_DIR"] = roam_dir or self.roam_dir
-        env["ROAM_LOG"] = "info"
+        env["ROAM_LOG"] = os.environ.get("ROAM_TEST_LOG", "info")
         env["ROAM_LINK"] = "tcp"    # cases about rings say so
         for k, v in changes.items():
             if v is None:

@@ -1,0 +1,118 @@
+"""Slow links: the codec stage comes when it pays, goes when it does not, and not a byte is wrong."""
+import re
+import time
+
+import agents
+import walkers
+from harness import wait_for
+from lab import Lab, need_tools
+
+TEXT = 0xA5 << 56           # a seed whose stream deflate makes a third of (examples/digest.h)
+NOISE = 1
+
+
+def with_lab(fn, **how):
+    def run(case):
+        need_tools()
+        with Lab(case, "AB") as lab:
+            agents.start_agents(lab)
+            fn(case, lab, **how)
+    return run
+
+
+def flow(lab, seed, mode="epoll", both=False):
+    """Client A sends as fast as it can, and the server a little, or as fast."""
+    s = walkers.server(lab, lab.B, mode=mode, rate=None if both else 20_000)
+    c = walkers.client(lab, lab.A, s, seed=seed, mode=mode)
+    c.proc.expect(r"^connected \d+", 10)
+    c.wait_upgraded()
+    s.wait_upgraded()
+    return c, s
+
+
+def goodput(w, seconds):
+    """Megabits a second that it receives."""
+    began, n = time.monotonic(), w.received()
+    time.sleep(seconds)
+    return (w.received() - n) * 8 / 1e6 / (time.monotonic() - began)
+
+
+def said(w, pattern):
+    return len(re.findall(pattern, w.proc.err()))
+
+
+def comes(case, lab, mode):
+    """10 Mbit/s, text: more goes through than the link can carry."""
+    lab.R.shape(lab.B, 10)
+    c, s = flow(lab, TEXT, mode=mode)
+    wait_for(lambda: said(c, r"link=codec"), 10, "the codec stage")
+    time.sleep(1)
+    fast = goodput(s, 2)
+    case.check(fast > 15, f"{fast:.1f} Mbit/s of text through 10 Mbit/s")
+    walkers.verdict(case, c, s, 30)
+
+
+def stays_away(case, lab, mbit, seed):
+    lab.R.shape(lab.B, mbit)
+    c, s = flow(lab, seed)
+    time.sleep(3)
+    case.check(not said(c, r"link=codec"), "a codec that does not pay")
+    walkers.verdict(case, c, s, 30)
+
+
+def in_and_out(case, lab):
+    """1 Gbit/s, then 10 Mbit/s, then 1 Gbit/s again."""
+    lab.R.shape(lab.B, 1000)
+    c, s = flow(lab, TEXT)
+    time.sleep(1)
+    lab.R.shape(lab.B, 10)
+    began = time.monotonic()
+    wait_for(lambda: said(c, r"link=codec"), 10, "the codec stage")
+    took = time.monotonic() - began
+    time.sleep(1)
+    slow = goodput(s, 2)
+    case.check(slow > 15, f"{slow:.1f} Mbit/s through 10 Mbit/s")
+    lab.R.shape(lab.B, 1000)
+    time.sleep(3)
+    fast = goodput(s, 2)
+    case.check(fast > 200, f"only {fast:.0f} Mbit/s when the link is fast again")
+    switches = said(c, r" codec (on|off|stored)")
+    case.check(switches <= 12, f"{switches} switches")
+    case.note(f"in after {took:.2f} s; {slow:.0f} and {fast:.0f} Mbit/s; {switches} switches")
+    walkers.verdict(case, c, s, 30)
+
+
+def broken(case, lab):
+    """Cut again and again while it is coded."""
+    lab.R.shape(lab.B, 20)
+    c, s = flow(lab, TEXT, both=True)
+    wait_for(lambda: said(c, r"link=codec"), 10, "the codec stage")
+    for i in range(8):
+        (lab.A if i % 2 else lab.B).kill_sockets()
+        c.wait_bytes(500_000, 15)
+        s.wait_bytes(500_000, 15)
+    case.check(said(c, r"resumed .*link=codec") >= 4, "resumed without the codec")
+    walkers.verdict(case, c, s, 30)
+
+
+def moved(case, lab):
+    """Frozen and thawed while it is coded."""
+    lab.R.shape(lab.B, 20)
+    c, s = flow(lab, TEXT, both=True)
+    wait_for(lambda: said(c, r"link=codec"), 10, "the codec stage")
+    for w, other in ((c, s), (s, c), (c, s)):
+        w.freeze()
+        w.thaw()
+        other.wait_bytes(500_000, 15)
+    walkers.verdict(case, c, s, 30)
+
+
+def cases(_args):
+    return [
+        ("codec: text at 10 Mbit/s, epoll", 60, with_lab(comes, mode="epoll")),
+        ("codec: text at 10 Mbit/s, epoll-et", 60, with_lab(comes, mode="epoll-et")),
+        ("codec: noise at 10 Mbit/s is left alone", 60, with_lab(stays_away, mbit=10, seed=NOISE)),
+        ("codec: 1 Gbit/s, 10 Mbit/s, 1 Gbit/s", 60, with_lab(in_and_out)),
+        ("codec: breaks while coded", 60, with_lab(broken)),
+        ("codec: frozen and thawed while coded", 60, with_lab(moved)),
+    ]
