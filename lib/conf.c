@@ -69,7 +69,7 @@ void conf_load(void)
 {
 	static const char *const onoff[] = { "on", "off", NULL };
 	static const char *const link[] = { "auto", "tcp", "ring", "thick", NULL };
-	static const char *const autooff[] = { "auto", "off", NULL };
+	static const char *const spin[] = { "auto", "off", "tcp", NULL };
 	static const char *const codec[] = { "auto", "off", "zlib", NULL };
 	static const char *const level[] = { "error", "info", "debug", NULL };
 	static _Atomic int once;
@@ -84,8 +84,9 @@ void conf_load(void)
 	roam_conf.log = choice("ROAM_LOG", level);
 	roam_conf.off = choice("ROAM", onoff);
 	roam_conf.link = choice("ROAM_LINK", link);
-	roam_conf.spin = !choice("ROAM_SPIN", autooff);
-	atomic_store(&spin_off, !roam_conf.spin);
+	roam_conf.spin = choice("ROAM_SPIN", spin);
+	atomic_store(&spin_off, roam_conf.spin == CONF_SPIN_OFF);
+	atomic_store(&spin_tcp, roam_conf.spin == CONF_SPIN_TCP);
 	roam_conf.codec = choice("ROAM_CODEC", codec);
 	roam_conf.deadline_ns = seconds("ROAM_DEADLINE", 60, 86400) * UINT64_C(1000000000);
 	if (getenv("ROAM_PARK"))

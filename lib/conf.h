@@ -5,13 +5,14 @@
 #include "types.h"
 
 enum conf_log { CONF_LOG_ERROR, CONF_LOG_INFO, CONF_LOG_DEBUG };
+enum conf_spin { CONF_SPIN_AUTO, CONF_SPIN_OFF, CONF_SPIN_TCP };
 enum conf_codec { CONF_CODEC_AUTO, CONF_CODEC_OFF, CONF_CODEC_ZLIB };
 enum conf_link { CONF_LINK_AUTO, CONF_LINK_TCP, CONF_LINK_RING, CONF_LINK_THICK };
 
 struct conf {
 	bool off;			/* ROAM=off */
 	uint8_t link, log, codec;
-	bool spin;
+	uint8_t spin;
 	uint64_t deadline_ns;		/* ROAM_DEADLINE, seconds: a break is mended within this */
 	char park[64];			/* ROAM_PARK: the service's name, "" no parking */
 	char dir[92];			/* leaves room for a name in sun_path */

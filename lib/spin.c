@@ -4,7 +4,7 @@
 
 #define LOOK_AGAIN	256u		/* waits between two looks at the affinity mask */
 
-_Atomic bool spin_off;
+_Atomic bool spin_off, spin_tcp;
 
 /*
  * Ticks of the time stamp counter in a nanosecond, times 1024.  Measured

@@ -45,6 +45,7 @@ struct spin_wait {
 };
 
 extern _Atomic bool spin_off;		/* ROAM_SPIN=off */
+extern _Atomic bool spin_tcp;		/* ROAM_SPIN=tcp: where the kernel has to be asked, too */
 
 uint64_t spin_tick_slow(void);
 

@@ -109,13 +109,17 @@ ssize_t vs_rx_post(struct vsock *v, int fd, struct io_op op, ssize_t r);
 /* On a ring; the rest is in vring.h. */
 ssize_t vring_recv_fast(struct vsock *v, struct vring *vr, int fd, void *buf, size_t n, int flags);
 
+/* A receive that looks again before it sleeps (spin.h). */
+ssize_t vs_recv_spin(struct vsock *v, int fd, void *buf, size_t n, int flags);
+
 static inline ssize_t vs_recv_tcp(struct vsock *v, int fd, void *buf, size_t n, int flags)
 {
 	_Atomic uint64_t *c VS_RX_GUARD = vs_rx_enter(v);
 	ssize_t r = IO_NOCALL;
 
 	if (vs_rx_fast(v))
-		r = sys_recv(fd, buf, n, flags);
+		r = likely(!atomic_load_explicit(&spin_tcp, memory_order_relaxed)) ?
+			sys_recv(fd, buf, n, flags) : vs_recv_spin(v, fd, buf, n, flags);
 	vs_rx_took(c, vs_rx_consumed(r, flags));
 	c = NULL;
 	if (likely(r > 0 && !(flags & MSG_WAITALL))) {

@@ -51,6 +51,35 @@ static ssize_t rx_call(struct vsock *v, int fd, struct io_op *op, size_t done, b
 }
 
 /*
+ * A signal that comes while we look does not end the call, as one that came a moment
+ * before it would not have.  Waiting for all there is to come is the kernel's.
+ */
+ssize_t vs_recv_spin(struct vsock *v, int fd, void *buf, size_t n, int flags)
+{
+	ssize_t r = flags & MSG_WAITALL ? IO_NOCALL : sys_recv(fd, buf, n, flags | MSG_DONTWAIT);
+	struct spin_wait w;
+	bool hit = false;
+
+	if (r == IO_NOCALL)
+		return sys_recv(fd, buf, n, flags);
+	if (r >= 0 || errno != EAGAIN || vs_nonblocking(fd, flags))
+		return r;
+	if (spin_begin(&w, &v->tcp_spin, 0, NULL)) {
+		do {
+			r = sys_recv(fd, buf, n, flags | MSG_DONTWAIT);
+			hit = r >= 0 || errno != EAGAIN || !vs_rx_fast(v);
+		} while (!hit && spin_more(&w, SPIN_SYSCALL));
+	}
+	/* A link that is being left: the caller looks again. */
+	if (!hit)
+		r = sys_recv(fd, buf, n, flags);
+	else if (r < 0 && errno == EAGAIN)
+		r = IO_NOCALL;
+	spin_end(&w);
+	return r;
+}
+
+/*
  * The number was closed where we do not see it (inside libc or a library) and
  * is something else now: it is not ours any more.
  */

@@ -37,6 +37,7 @@
 #include "replay.h"
 #include "ring.h"
 #include "shlock.h"
+#include "spin.h"
 
 #define PH_MEND		1u
 #define PH_UNSENT	2u
@@ -212,6 +213,7 @@ struct vsock {
 	_Atomic uint8_t never;				/* reason not to upgrade, 0: may */
 	_Atomic uint32_t ops, next_try;		/* calls so far (listener: connections) */
 	_Atomic(struct vring *) ring;		/* this process's view of the ring; NULL: the link is TCP */
+	struct spin tcp_spin;			/* of receivers on TCP, if they spin */
 	_Atomic uint32_t until_ring;		/* live: sends left before a ring pays */
 	/* line 1: counters of the plain time */
 	_Alignas(64) _Atomic uint64_t rx0;

@@ -135,7 +135,7 @@ def main():
             raise Fail("roam.rsp or libroam.a is not installed")
         # Fortified: the names of the calls change, the list must know them.
         run([*cc, "-O2", "-D_FORTIFY_SOURCE=2", HERE / "echo.c", "-o", tmp / "consumer",
-             f"-Wl,@{rsp[0]}", "-L", lib[0].parent, "-lroam", "-lsodium", "-lz", "-pthread"])
+             f"-Wl,@{rsp[0]}", "-L", lib[0].parent, "-lroam", "-lsodium", "-l:libz.a", "-pthread"])
         try_out(tmp / "consumer", tmp)
 
     return tap.run([

@@ -91,9 +91,9 @@ def variants():
 def link(config, how):
     """The compiler's last arguments: how roam comes into the program."""
     lib = ["-L", config.lib]
-    return {"whole": [f"-Wl,@{config.rsp}", *lib, "-lroam", "-lsodium", "-lz", "-pthread"],
-            "one flag": [*lib, "-lroam", "-lsodium", "-lz", "-pthread"],
-            "wrap": [f"-Wl,@{config.rsp}", f"{config.lib}/libroam.a", "-lsodium", "-lz", "-pthread"]}[how]
+    return {"whole": [f"-Wl,@{config.rsp}", *lib, "-lroam", "-lsodium", "-l:libz.a", "-pthread"],
+            "one flag": [*lib, "-lroam", "-lsodium", "-l:libz.a", "-pthread"],
+            "wrap": [f"-Wl,@{config.rsp}", f"{config.lib}/libroam.a", "-lsodium", "-l:libz.a", "-pthread"]}[how]
 
 
 def run(*cmd):
