@@ -247,6 +247,9 @@ static void on_msg(struct chan *c, const uint8_t *buf, size_t n, int *fds, int n
 		break;
 	case MSG_REPORT:
 		break;
+	case MSG_RATE:
+		hosts_told(&m, sys_now_ns());
+		break;
 	case MSG_COMMAND:
 		command(&m);
 		break;
@@ -323,6 +326,9 @@ void agent_timers(uint64_t now, uint64_t *next)
 		if (own_left && (!*next || *next > now + MS))
 			*next = now + MS;
 	}
+	/* The watch over links that carry something (far.c) wakes us often enough for this. */
+	while (up && !later && hosts_report(now, &m))
+		agent_send(&m, NULL, -1);
 	if (due && wanted && !chan && (!*next || due < *next))
 		*next = due;
 }
@@ -335,6 +341,32 @@ void agent_fork_child(void)
 	nlater = 0;
 	up = wanted = own_left = false;
 	due = backoff = 0;
+	hosts_fork_child();
+}
+
+/* ---- the way to other hosts */
+
+static const struct vstate *far_state(const struct vsock *v)
+{
+	const struct vstate *st = atomic_load(&v->st);
+
+	return st && atomic_load(&st->remote) && st->where.family ? st : NULL;
+}
+
+bool agent_rate_of(const struct vsock *v, struct rate_est *e)
+{
+	const struct vstate *st = far_state(v);
+
+	/* The helper may just be writing it: then no host has that id. */
+	return st && hosts_rate(st->where.host, sys_now_ns(), e);
+}
+
+void agent_rate_saw(const struct vsock *v, const struct rate_est *e)
+{
+	const struct vstate *st = far_state(v);
+
+	if (st)
+		hosts_saw(st->where.host, st->ho.gid, st->ho.role == HO_ACCEPTOR, sys_now_ns(), e);
 }
 
 /* ---- what can be seen without a connection */

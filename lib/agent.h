@@ -7,6 +7,7 @@
 #define ROAM_AGENT_H
 
 #include "helper.h"
+#include "hosts.h"
 #include "wire.h"
 
 /* A connection to the agent would be of use: made when there is one, and kept. */
@@ -24,6 +25,15 @@ void agent_timers(uint64_t now, uint64_t *next);
 /* The connection is given up (the process moves); a new one is made when wanted. */
 void agent_hang_up(void);
 void agent_fork_child(void);
+
+/*
+ * Any thread, no system call but the clock's.  How fast is the way to v's other
+ * host, in our direction?  What the agent knows: trains, and what the connections
+ * of this host have seen.  False: nothing is known, or the other end is here.
+ */
+bool agent_rate_of(const struct vsock *v, struct rate_est *e);
+/* What v sees of it, for the connections that come after; sent at most once a second a host. */
+void agent_rate_saw(const struct vsock *v, const struct rate_est *e);
 
 /*
  * Any thread, a system call or two: is there an agent that knows one at this

@@ -31,9 +31,15 @@ enum msg_type {
 #define MSGF_RING	64	/* REQ, OK: the link is a ring, and this is my box */
 #define MSGF_BARRIER	128	/* ... my process takes part in sys_barrier */
 #define MSGF_GONE	16	/* ADDR: the address is no longer the host's */
+#define MSGF_PROBES	1	/* ADDR: its agent knows PROBE and RATE */
+#define MSGF_BACK	1	/* PROBE: the acceptor of the connection sends first, or only */
+#define MSGF_LEAST	1	/* SEEN, RATE: the way was not filled, it may be faster */
+#define MSGF_TRAIN	4	/* RATE: from a packet train, not from a connection */
+#define MSGF_STEADY	4	/* SEEN: the two halves of the train say the same */
+#define MSGF_CUTOFF	8	/* SEEN: the train has not ended yet: send no more of it */
 
 /* COMMAND.op */
-enum command { CMD_FREEZE = 1, CMD_THAW, CMD_PARK, CMD_LIST, CMD_PEERS, CMD_STATS, CMD_NETCHANGE };
+enum command { CMD_FREEZE = 1, CMD_THAW, CMD_PARK, CMD_LIST, CMD_PEERS, CMD_STATS, CMD_NETCHANGE, CMD_HOSTS };
 
 struct msg {
 	uint8_t type;
@@ -43,7 +49,10 @@ struct msg {
 	uint16_t oport, aport;		/* ports of opener and acceptor, host order */
 	uint16_t port;
 	uint32_t epoch, reason, pid;
+	uint8_t confidence;		/* percent */
+	uint32_t rtt_us, age_ms;
 	uint64_t nonce, netns, start, attempt, rx_off, unread, tx_end, gen, fin, count;
+	uint64_t rate, took;		/* bytes a second; ns */
 	uint8_t gid[WIRE_GID], oaddr[16], aaddr[16], addr[16], host[16], svc[16];
 	uint8_t key[WIRE_KEY];
 };

@@ -30,6 +30,8 @@ static struct msg sample(uint8_t type)
 		.rx_off = 0x4142434445464748, .unread = 0x5152535455565758,
 		.tx_end = 0x6162636465666768, .gen = 0x7172737475767778,
 		.fin = 0x8182838485868788, .count = 0x9192939495969798, .op = 0x5a, .port = 0x9abc,
+		.rate = 0xa1a2a3a4a5a6a7a8, .took = 0xb1b2b3b4b5b6b7b8, .rtt_us = 0x99aabbcc,
+		.age_ms = 0xddeeff01, .confidence = 0x3c,
 	};
 	int i;
 
@@ -124,7 +126,8 @@ START_TEST(fields)
 		else ck_assert_mem_eq(&m.f, &zero.f, sizeof(m.f));
 #define ALL(X) X(flags) X(family) X(oport) X(aport) X(epoch) X(reason) X(pid) X(nonce) X(netns) \
 	X(start) X(attempt) X(rx_off) X(unread) X(tx_end) X(gen) X(gid) X(oaddr) X(aaddr) X(key) \
-	X(op) X(port) X(fin) X(count) X(addr) X(host) X(svc)
+	X(op) X(port) X(fin) X(count) X(addr) X(host) X(svc) \
+	X(rate) X(took) X(rtt_us) X(age_ms) X(confidence)
 #define VAR(f) bool has_##f = false;
 	ALL(VAR)
 	switch (types[_i]) {
