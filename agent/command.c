@@ -6,6 +6,7 @@
 #include "parked.h"
 #include "peer.h"
 #include "query.h"
+#include "rates.h"
 #include "reason.h"
 #include "util.h"
 #include "ends.h"
@@ -104,6 +105,11 @@ static void print_peer(void *arg, struct peer *p)
 		p->error[0] ? " " : "", p->error);
 }
 
+static void print_rates(void *arg, struct peer *p)
+{
+	rates_print(arg, p);
+}
+
 static void print_stats(FILE *f)
 {
 	static const char *const names[] = {
@@ -131,6 +137,8 @@ static void answer_text(struct proc *ctl, struct job *j)
 	if (f) {
 		if (j->op == CMD_PEERS)
 			peer_each(print_peer, f);
+		else if (j->op == CMD_HOSTS)
+			peer_each(print_rates, f);
 		else
 			print_stats(f);
 		fclose(f);
@@ -218,7 +226,7 @@ static bool may(const struct proc *ctl, const struct msg *m)
 {
 	if (ctl->uid == 0 || ctl->uid == geteuid())
 		return true;
-	if (m->op == CMD_PEERS || m->op == CMD_STATS)
+	if (m->op == CMD_PEERS || m->op == CMD_STATS || m->op == CMD_HOSTS)
 		return false;
 	/* A list of all is a list of the user's own. */
 	return m->pid ? uid_of(m->pid) == ctl->uid : m->op == CMD_LIST;
@@ -236,6 +244,7 @@ void command_ask(struct proc *ctl, const struct msg *m)
 	switch (m->op) {
 	case CMD_PEERS:
 	case CMD_STATS:
+	case CMD_HOSTS:
 		answer_text(ctl, &j);
 		return;
 	case CMD_LIST:

@@ -33,6 +33,7 @@ NUMBER(max_connections, uint32_t, 1, 100000000)
 NUMBER(max_per_user, uint32_t, 1, 100000000)
 NUMBER(parked_s, uint32_t, 1, 86400)
 NUMBER(hold_s, uint32_t, 1, 3600)
+NUMBER(probe_s, uint32_t, 10, 86400)
 
 static bool set_dir(struct aconf *c, const char *value, char *why)
 {
@@ -79,6 +80,21 @@ static bool set_max_parked(struct aconf *c, const char *value, char *why)
 	return conf_size(value, 0, (uint64_t)1 << 50, &c->max_parked, why);
 }
 
+static bool set_probe(struct aconf *c, const char *value, char *why)
+{
+	return conf_bool(value, &c->probe, why);
+}
+
+static bool set_probe_bytes(struct aconf *c, const char *value, char *why)
+{
+	uint64_t v;
+
+	if (!conf_size(value, 16384, 16 * MiB, &v, why))
+		return false;
+	c->probe_bytes = (uint32_t)v;
+	return true;
+}
+
 static void no_networks(struct aconf *c)
 {
 	free(c->nets);
@@ -111,11 +127,14 @@ static const struct key {
 	KEY("discovery", "multicast", set_multicast),
 	KEY("discovery", "group", set_group),
 	KEY("discovery", "interval", set_mcast_every_ms),
+	KEY("discovery", "probe", set_probe),
 	KEY("limits", "connections", set_max_connections),
 	KEY("limits", "connections-per-user", set_max_per_user),
 	KEY("limits", "parked-bytes", set_max_parked),
 	KEY("limits", "parked-seconds", set_parked_s),
 	KEY("limits", "hold-seconds", set_hold_s),
+	KEY("limits", "probe-bytes", set_probe_bytes),
+	KEY("limits", "probe-seconds", set_probe_s),
 };
 #define NKEYS (sizeof(keys) / sizeof(keys[0]))
 
@@ -132,6 +151,9 @@ void aconf_init(struct aconf *c)
 	c->max_parked = 256 * MiB;
 	c->parked_s = 120;
 	c->hold_s = 60;
+	c->probe = true;
+	c->probe_bytes = MiB;
+	c->probe_s = 600;
 }
 
 /* The key's index, or -1 and why. */

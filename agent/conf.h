@@ -45,6 +45,9 @@ struct aconf {
 	uint32_t max_per_user;		/* [limits] connections-per-user, default 200000 */
 	uint64_t max_parked;		/* [limits] parked-bytes, default 256 MiB */
 	uint32_t parked_s;		/* [limits] parked-seconds, default 120: then the connection ends */
+	bool probe;			/* [discovery] probe = yes|no (default yes) */
+	uint32_t probe_bytes;		/* [limits] probe-bytes, default 1 MiB: of one probe in one direction */
+	uint32_t probe_s;		/* [limits] probe-seconds, default 600: between two of one host */
 	uint32_t hold_s;		/* [limits] hold-seconds, default 60: unanswered queries */
 	int log;			/* [agent] log = error|info|debug */
 };

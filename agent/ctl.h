@@ -55,6 +55,7 @@ const char *ctl_comm(char name[20], uint32_t pid);
 int ctl_show(const struct opts *o, const char *prefix);
 int ctl_top(const struct opts *o);
 int ctl_peers(const struct opts *o);
+int ctl_hosts(const struct opts *o);
 int ctl_stats(const struct opts *o);
 int ctl_freeze(const struct opts *o, uint32_t pid);
 int ctl_thaw(const struct opts *o, uint32_t pid);

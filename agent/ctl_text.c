@@ -1,4 +1,4 @@
-/* PEERS and STATS: text, an item a line. */
+/* PEERS, HOSTS and STATS: text, an item a line. */
 #include "ctl.h"
 #include <stdlib.h>
 #include <string.h>
@@ -122,6 +122,91 @@ int ctl_peers(const struct opts *o)
 	if (rc != EXIT_DONE)
 		return rc;
 	(o->json ? peers_json : peers_table)(a.data);
+	ctl_free(&a);
+	return EXIT_DONE;
+}
+
+enum { H_HOST, H_ADDR, H_RTT, H_WAY, H_RATE, H_KIND, H_SURE, H_AGE, H_SOURCE, H_WORDS };
+
+static void hosts_json(char *text)
+{
+	static const char *const names[] = { "host", "address", "rtt_us", "way", "rate", "kind", "confidence", "age_ms",
+					     "source" };
+	char *word[H_WORDS], *line;
+	int i, rows = 0;
+
+	printf("{\"hosts\": [");
+	while ((line = next_line(&text))) {
+		if (split(line, word, H_WORDS) < H_WORDS)
+			continue;
+		printf("%s\n  {", rows++ ? "," : "");
+		for (i = 0; i < H_WORDS; i++) {
+			printf("%s\"%s\": ", i ? ", " : "", names[i]);
+			if (i == H_RTT || i == H_RATE || i == H_SURE || i == H_AGE)
+				json_value(word[i]);
+			else
+				ctl_json_string(word[i]);
+		}
+		putchar('}');
+	}
+	printf("%s]}\n", rows ? "\n" : "");
+}
+
+/* Bytes a second, as networks are named: bits, powers of 1000. */
+static void rate_text(char out[24], const char *bytes, bool least)
+{
+	static const char *const unit[] = { "", "k", "M", "G", "T" };
+	double v = (double)strtoull(bytes, NULL, 10) * 8;
+	size_t i = 0;
+
+	for (; v >= 999.5 && i < ARRAY_SIZE(unit) - 1; i++)
+		v /= 1000;
+	snprintf(out, 24, "%s%.*f %sbit/s", least ? ">= " : "", v < 9.95 ? 1 : 0, v < 1e6 ? v : 1e6, unit[i]);
+}
+
+static void hosts_table(char *text)
+{
+	static const char *const head[] = { "HOST", "ADDRESS", ">RTT", "WAY", ">RATE", ">SURE", ">AGE", "SOURCE", NULL };
+	char *word[H_WORDS], *line, rtt[12], age[12], rate[24], sure[8];
+	struct table t;
+	bool known;
+
+	table_init(&t, head);
+	while ((line = next_line(&text))) {
+		if (split(line, word, H_WORDS) < H_WORDS || !is_number(word[H_RTT]) || !is_number(word[H_RATE]) ||
+		    !is_number(word[H_SURE]) || !is_number(word[H_AGE]))
+			continue;
+		if (strlen(word[H_HOST]) == 32)
+			word[H_HOST][8] = 0;
+		strcpy(rtt, "-");
+		if (strcmp(word[H_RTT], "0") != 0)
+			ctl_time(rtt, strtoull(word[H_RTT], NULL, 10) * 1000);
+		known = strcmp(word[H_RATE], "0") != 0;
+		snprintf(rate, sizeof(rate), "-");
+		snprintf(sure, sizeof(sure), "-");
+		snprintf(age, sizeof(age), "-");
+		if (known) {
+			rate_text(rate, word[H_RATE], !strcmp(word[H_KIND], "least"));
+			snprintf(sure, sizeof(sure), "%.3s%%", word[H_SURE]);
+			ctl_time(age, strtoull(word[H_AGE], NULL, 10) * 1000000);
+		}
+		table_row(&t, C_NONE, (const char *[]){ word[H_HOST], word[H_ADDR], rtt, word[H_WAY], rate, sure, age,
+							word[H_SOURCE] });
+	}
+	if (!t.rows)
+		printf("No other hosts are known.\n");
+	else
+		table_print(&t, 0, 0);
+}
+
+int ctl_hosts(const struct opts *o)
+{
+	struct answer a;
+	int rc = get_text(o, CMD_HOSTS, "hosts", &a);
+
+	if (rc != EXIT_DONE)
+		return rc;
+	(o->json ? hosts_json : hosts_table)(a.data);
 	ctl_free(&a);
 	return EXIT_DONE;
 }

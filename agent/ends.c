@@ -4,6 +4,7 @@
 #include "peer.h"
 #include "port.h"
 #include "query.h"
+#include "rates.h"
 #include "reason.h"
 #include "util.h"
 #include <sodium.h>
@@ -88,6 +89,7 @@ static void tell_location(const struct gident *e, int role)
 
 	if (ends_location(e, role, 0, &m))
 		gid_holders(ag.gids, e, !role, send_one, &m);
+	rates_place(NULL, e, role);
 }
 
 void ends_tell(const struct gident *e, int role, const struct msg *m)
@@ -273,8 +275,10 @@ void ends_own(struct proc *p, const struct msg *m)
 			 where_text(m->family, m->addr, m->port));
 	}
 	spread_own(e, role, moved);
-	if (ends_location(e, !role, 0, &loc))
+	if (ends_location(e, !role, 0, &loc)) {
 		local_send(p, &loc, -1);
+		rates_place(p, e, !role);
+	}
 	if (e->end[!role].state == END_UP)
 		tell_location(e, role);
 	query_here(e, role);

@@ -6,6 +6,7 @@
 #include "offer.h"
 #include "parked.h"
 #include "query.h"
+#include "rates.h"
 #include "reason.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -271,6 +272,7 @@ static void dispatch(struct proc *p, const struct msg *m, const uint8_t *buf, si
 	case MSG_REPORT: command_report(p, m, fd); break;
 	case MSG_IMAGE: parked_image(p, m, fd); break;
 	case MSG_LISTEN: parked_listen(p, m); break;
+	case MSG_RATE: rates_report(p, m); break;
 	default:
 		COUNT(refused_garbage);
 		local_drop(p, "a message that is not for an agent");

@@ -21,6 +21,9 @@ struct proc {
 	bool registered, control, dead;
 	bool wants_out;
 	uint32_t queued, offers, queries, owns;
+	uint32_t rate_stamp;		/* what it was last told of rates: which news, */
+	uint8_t rate_host[16];		/* of which host, */
+	uint64_t rate_told;		/* and when */
 	struct packet *first, **last;
 };
 

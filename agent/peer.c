@@ -418,7 +418,7 @@ static void tell_addr(void *arg, struct session *s)
 
 void peer_addr_changed(uint8_t family, const uint8_t addr[16], bool gone)
 {
-	struct msg m = { .type = MSG_ADDR, .family = family, .flags = gone ? MSGF_GONE : 0 };
+	struct msg m = { .type = MSG_ADDR, .family = family, .flags = MSGF_PROBES | (gone ? MSGF_GONE : 0) };
 
 	memcpy(m.addr, addr, 16);
 	peer_sessions(tell_addr, &m);

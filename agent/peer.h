@@ -11,6 +11,7 @@
 
 #include "gid.h"
 #include "loop.h"
+#include "path.h"
 #include "session.h"
 
 #define PEER_ADDRS 8
@@ -36,6 +37,13 @@ struct peer {
 	char error[72];
 	uint8_t *backlog;		/* frames to send when it is back */
 	uint32_t backlog_n;
+	struct path out, in;		/* how fast the way there is, and the way back */
+	uint32_t rate_stamp;		/* counts the news of `out` */
+	uint64_t rate_sent;		/* the other agent was told what our connections see */
+	uint64_t probed, probe_due, probe_wait;		/* last begun by us; the next one (0: none); when it is busy */
+	uint64_t probe_asked, probe_back_asked;		/* begun by the other agent */
+	bool probe_back;		/* the next one is for the other direction only */
+	uint8_t way[34];		/* the addresses that all this is about */
 };
 
 void peer_stop(void);

@@ -5,6 +5,7 @@
 #include "offer.h"
 #include "parked.h"
 #include "peer.h"
+#include "probe.h"
 #include "query.h"
 #include "util.h"
 #include <stdlib.h>
@@ -51,6 +52,7 @@ static void session_over(struct session *s)
 	offer_session_down(s);
 	query_session_down(s);
 	parked_session_down(s);
+	probe_session_down(s);
 }
 
 void peer_proven(struct session *s)
@@ -90,6 +92,7 @@ void peer_proven(struct session *s)
 	offer_session_up(s);
 	query_session_up(s);
 	parked_session_up(s);
+	probe_session_up(s);
 	if (p->waiting)
 		session_expect(s);
 }

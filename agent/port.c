@@ -4,6 +4,7 @@
 #include "loop.h"
 #include "reason.h"
 #include "session.h"
+#include "trains.h"
 #include "util.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -161,6 +162,16 @@ static void first_message(struct waiting *c)
 		free(c);
 		return;
 	}
+	if (err == WIRE_OK && m.type == MSG_TRAIN) {
+		take_out(c);
+		if (!trains_accepted(fd, c->buf, c->n)) {
+			COUNT(refused_garbage);
+			say_seldom("%s: closed: a train that nobody asked for", where_text(c->family, c->addr, 0));
+			close(fd);
+		}
+		free(c);
+		return;
+	}
 	COUNT(refused_garbage);
 	say_seldom("%s: closed: %s", where_text(c->family, c->addr, 0),
 		   err == WIRE_OK ? "it begins neither with KX nor with REQ" : wire_strerror(err));
@@ -172,7 +183,7 @@ static size_t length(const uint8_t *b)
 {
 	size_t n = b[6] | (size_t)b[7] << 8;
 
-	return memcmp(b, "roam", 4) || n < 8 || n > WIRE_MAX || (b[5] != MSG_KX && b[5] != MSG_REQ) ? 0 : n;
+	return memcmp(b, "roam", 4) || n < 8 || n > WIRE_MAX || (b[5] != MSG_KX && b[5] != MSG_REQ && b[5] != MSG_TRAIN) ? 0 : n;
 }
 
 static void ready(struct watch *w, uint32_t events)

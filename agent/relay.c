@@ -5,7 +5,9 @@
 #include "offer.h"
 #include "parked.h"
 #include "peer.h"
+#include "probe.h"
 #include "query.h"
+#include "rates.h"
 #include "util.h"
 
 void peer_message(struct session *s, const struct msg *m, const uint8_t *buf, size_t n, const uint8_t *more,
@@ -22,6 +24,7 @@ void peer_message(struct session *s, const struct msg *m, const uint8_t *buf, si
 	switch (m->type) {
 	case MSG_ADDR:
 		session_addr(s, m);
+		probe_consider(s->peer);
 		if (addr_loopback(m->family, m->addr) || addr_linklocal(m->family, m->addr))
 			break;
 		if (m->flags & MSGF_GONE) {
@@ -36,8 +39,8 @@ void peer_message(struct session *s, const struct msg *m, const uint8_t *buf, si
 	case MSG_HELLO: offer_remote_hello(s, m); break;
 	case MSG_WELCOME: offer_remote_answer(s, m, buf, n); break;
 	case MSG_REFUSE:
-		/* One nonce space: it is an offer's or a query's. */
-		if (!offer_remote_answer(s, m, buf, n))
+		/* One nonce space: it is a probe's, an offer's or a query's. */
+		if (!probe_refused(s, m) && !offer_remote_answer(s, m, buf, n))
 			query_remote_refuse(s, m);
 		break;
 	case MSG_OWN: ends_remote_own(s, m); break;
@@ -49,6 +52,8 @@ void peer_message(struct session *s, const struct msg *m, const uint8_t *buf, si
 	case MSG_CHUNK: parked_remote_chunk(s, m, more, nmore); break;
 	case MSG_LISTEN: parked_remote_listen(s, m); break;
 	case MSG_REPORT: parked_remote_report(s, m); break;
+	case MSG_PROBE: probe_asked(s, m); break;
+	case MSG_RATE: rates_remote(s, m); break;
 	default:
 		COUNT(refused_garbage);
 		say_seldom("host %s: a %s from an agent is not expected (another version of roamd?)",

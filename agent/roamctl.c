@@ -30,6 +30,12 @@ static int run_peers(const struct opts *o, uint32_t pid)
 	return ctl_peers(o);
 }
 
+static int run_hosts(const struct opts *o, uint32_t pid)
+{
+	(void)pid;
+	return ctl_hosts(o);
+}
+
 static int run_stats(const struct opts *o, uint32_t pid)
 {
 	(void)pid;
@@ -56,6 +62,7 @@ static const struct cmd {
 	COMMAND("top", "", "what the connections carry now, the busiest first", NO_ARG, O_DIR | O_ONCE | O_INTERVAL,
 		run_top, NULL),
 	COMMAND("peers", "", "the agents of other hosts", NO_ARG, O_DIR | O_JSON, run_peers, NULL),
+	COMMAND("hosts", "", "how fast the ways to other hosts are", NO_ARG, O_DIR | O_JSON, run_hosts, NULL),
 	COMMAND("stats", "", "the agent's counters", NO_ARG, O_DIR | O_JSON, run_stats, NULL),
 	COMMAND("freeze", "PID", "drain and cut the connections of a process, and stop it there", MUST_ARG, O_DIR,
 		ctl_freeze, NULL),
@@ -93,7 +100,7 @@ static int help(void)
 	for (i = 0; i < ARRAY_SIZE(commands); i++)
 		printf("  %-6s %-7s %s\n", commands[i].name, commands[i].arg, commands[i].text);
 	printf("\nOptions:\n"
-	       "  --json            list, show, peers, stats: for programs\n"
+	       "  --json            list, show, peers, hosts, stats: for programs\n"
 	       "  -v, --verbose     list: explain why a connection is not persistent\n"
 	       "  --once            top: measure once, print, end\n"
 	       "  --interval S      top: seconds between two looks (1)\n"

@@ -10,6 +10,7 @@
 #include "parked.h"
 #include "peer.h"
 #include "port.h"
+#include "probe.h"
 #include "query.h"
 #include "sources.h"
 #include "util.h"
@@ -197,6 +198,7 @@ static void finish(struct watch *sig)
 	port_stop();
 	netmon_stop();
 	/* What refers to sessions and processes goes before them. */
+	probe_stop();
 	query_stop();
 	offer_stop();
 	parked_stop();

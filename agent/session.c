@@ -195,6 +195,8 @@ void session_addr(struct session *s, const struct msg *m)
 {
 	uint32_t i = 0;
 
+	if (m->flags & MSGF_PROBES)
+		s->probes = true;
 	while (i < s->naddrs && !addr_same(m->family, m->addr, s->addrs[i].family, s->addrs[i].addr))
 		i++;
 	if (m->flags & MSGF_GONE) {
@@ -259,7 +261,7 @@ static void hello(struct session *s)
 	session_send(s, &m);
 	a = netmon_addrs(&n);
 	for (i = 0; i < n && !s->dead; i++) {
-		m = (struct msg){ .type = MSG_ADDR, .family = a[i].family };
+		m = (struct msg){ .type = MSG_ADDR, .family = a[i].family, .flags = MSGF_PROBES };
 		memcpy(m.addr, a[i].addr, 16);
 		session_send(s, &m);
 	}

@@ -25,6 +25,7 @@ struct session {
 	struct session *next;		/* of all */
 	struct peer *peer;		/* dialled: whose attempt; proven: whose session */
 	enum session_state state;
+	bool probes;			/* the other agent knows PROBE and RATE */
 	bool dead, retired;		/* retired: another session has taken over; still read for 1 s */
 	struct secure sec;
 	uint8_t host[16];		/* the other's, from its KX */
