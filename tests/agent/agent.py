@@ -11,7 +11,7 @@ sys.dont_write_bytecode = True
 
 import harness  # noqa: E402
 
-GROUPS = ["core", "net", "hostile", "parked"]
+GROUPS = ["core", "net", "hostile", "parked", "probe"]
 
 
 def with_rig(fn):

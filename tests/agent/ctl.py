@@ -23,13 +23,16 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "meta"))
 import tap  # noqa: E402
 
 F_ADD_SEALS, F_SEAL_SHRINK = 1033, 2
-FREEZE, THAW, PARK, LIST, PEERS, STATS = 1, 2, 3, 4, 5, 6
+FREEZE, THAW, PARK, LIST, PEERS, STATS, HOSTS = 1, 2, 3, 4, 5, 6, 8
 RECORD = struct.Struct("=IIi5B3xIIIHH16s16s16s4x9QBxHI16s16s")
 GID = bytes.fromhex("5e90d2e0aabbccddeeff001122334455")
 GID2 = bytes.fromhex("5e90ffffaabbccddeeff001122334455")
 PEER_TEXT = ("0123456789abcdef0123456789abcdef 10.0.0.2 7626 up 350\n"
              "fedcba9876543210fedcba9876543210 fd00::1 7000 dialling 0 connection refused by peer\n"
              "- 10.0.0.3 7626 dialling 0\n")
+HOST_TEXT = ("0123456789abcdef0123456789abcdef 10.0.0.2 350 to 1194000 measured 75 12000 train\n"
+             "0123456789abcdef0123456789abcdef 10.0.0.2 350 from 250000000 least 15 900 connections\n"
+             "fedcba9876543210fedcba9876543210 fd00::1 0 to 0 - 0 0 -\n")
 roamctl = None
 
 
@@ -132,7 +135,7 @@ def honest(*records, text=PEER_TEXT, reason=0, count=None):
         if op == LIST:
             n = len(records) if count is None else count
             return [(report(nonce, reason, n), [memfd(b"".join(records))])]
-        if op in (PEERS, STATS):
+        if op in (PEERS, STATS, HOSTS):
             return [(report(nonce, reason, 0), [memfd(text.encode())])]
         return [(report(nonce, reason, 3), [])]
     return answer
@@ -355,6 +358,28 @@ def t_peers():
     return bad
 
 
+def t_hosts():
+    with Agent(honest(text=HOST_TEXT)) as a:
+        bad = want(run("hosts", agent=a), 0, "01234567 ", "10.0.0.2", "350us", "9.6 Mbit/s", "75%", "12.0s", "train",
+                   ">= 2.0 Gbit/s", "15%", "900ms", "connections", "fd00::1")
+        got = json.loads(run("hosts", "--json", agent=a).stdout)["hosts"]
+        if len(got) != 3 or got[0] != {
+                "host": "0123456789abcdef0123456789abcdef", "address": "10.0.0.2", "rtt_us": 350, "way": "to",
+                "rate": 1194000, "kind": "measured", "confidence": 75, "age_ms": 12000, "source": "train"}:
+            bad.append(f"{got}")
+        if a.asked[0] != (HOSTS, 0):
+            bad.append(f"asked {a.asked}")
+    with Agent(honest(text="")) as a:
+        bad += want(run("hosts", agent=a), 0, "No other hosts")
+        if json.loads(run("hosts", "--json", agent=a).stdout)["hosts"]:
+            bad.append("hosts out of nothing")
+    big = "h a 4294967295 to 18446744073709551615 least 99999999999 9999999999999999999 train\n"
+    with Agent(honest(text=big)) as a:
+        bad += want(run("hosts", agent=a), 0)
+        bad += want(run("hosts", "--json", agent=a), 0)
+    return bad
+
+
 def t_stats():
     with Agent(honest(text="offers 12\nbytes_in 18446744073709551615\nversion 0.1.0 of today\nlonely\n")) as a:
         bad = want(run("stats", agent=a), 0, "offers ", " 12\n", "0.1.0 of today")
@@ -367,11 +392,11 @@ def t_stats():
 def t_hostile_text():
     texts = ["\033[2J\033]0;x\a 1 2 3 4\n", "a\0b 1\n", "\r\n\r\n", "\x9b31m x y z w v \x7f\n" * 3,
              "x" * 100000 + " y" * 50000, "\n" * 1000, '"\\ "\\ "\\ "\\ "\\ "\\\n', "a b c d 01 e\n",
-             "a b c d " + "9" * 400 + "\n", "\xff\xfe b c d e\n"]
+             "a b c d " + "9" * 400 + "\n", "a b 1 to 2 \033[2J 3 4 \x07\n", "a b 1 to 9 least 9 9 x " * 9 + "\n", "\xff\xfe b c d e\n"]
     bad = []
     for text in texts:
         with Agent(honest(text=text)) as a:
-            for cmd in ("peers", "stats"):
+            for cmd in ("peers", "hosts", "stats"):
                 bad += want(run(cmd, agent=a), 0)
                 done = run(cmd, "--json", agent=a)
                 bad += want(done, 0)
@@ -412,7 +437,7 @@ def t_process():
     with Agent(honest(reason=24)) as a:
         for cmd in ("freeze", "park", "thaw"):
             bad += want(run(cmd, me, agent=a), 1, err=["busy: the end is in the middle"])
-        for cmd in (["list"], ["peers"], ["stats"], ["top", "--once"], ["show", "5"]):
+        for cmd in (["list"], ["peers"], ["hosts"], ["stats"], ["top", "--once"], ["show", "5"]):
             bad += want(run(*cmd, agent=a), 1, err=["busy"])
     return bad
 
@@ -441,7 +466,7 @@ def t_thaw_alone():
 def t_no_agent():
     bad = []
     with tempfile.TemporaryDirectory(prefix="roam-ctl.") as d:
-        for cmd in (["list"], ["peers"], ["stats"], ["top", "--once"], ["show", "5"], ["freeze", 1], ["park", 1]):
+        for cmd in (["list"], ["peers"], ["hosts"], ["stats"], ["top", "--once"], ["show", "5"], ["freeze", 1], ["park", 1]):
             bad += want(run("--dir", d, *cmd), 3, err=[d, "start one with"])
         netns = os.stat("/proc/self/ns/net").st_ino
         path = f"{d}/a.{netns}"
@@ -476,7 +501,7 @@ def t_usage():
     bad += want(run("--version"), 0, "roamctl 0.")
     for args in ([], ["nonsense"], ["list", "x"], ["list", "1", "2"], ["list", "0"], ["list", "-1"],
                  ["list", str(2**31)], ["freeze"], ["freeze", "abc"], ["thaw"], ["park"], ["show"], ["peers", "1"],
-                 ["stats", "1"], ["top", "1"], ["top", "--interval", "0"], ["top", "--interval", "x"],
+                 ["stats", "1"], ["hosts", "1"], ["top", "1"], ["top", "--interval", "0"], ["top", "--interval", "x"],
                  ["top", "--interval"], ["list", "--once"], ["freeze", "1", "--json"], ["--nonsense"],
                  ["peers", "-v"], ["\033[2J"]):
         bad += [f"{args}: {x}" for x in want(run(*args), 2, err=["roamctl: "])]
@@ -523,6 +548,7 @@ def main():
         ("top --once sorts by rate", t_top),
         ("top without a terminal and on one, colours", t_top_live),
         ("peers", t_peers),
+        ("hosts", t_hosts),
         ("stats", t_stats),
         ("hostile text does not reach the terminal", t_hostile_text),
         ("a hostile process name does not reach the terminal", t_hostile_comm),

@@ -23,7 +23,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.join(HERE, "..", "..")
 SIZES = {"U8": "B", "U16": "H", "U32": "I", "U64": "Q", "B16": "16s", "B32": "32s"}
 ACCEPTOR, CLOSED, MOVED, GONE = 2, 4, 8, 16
-FREEZE, THAW, PARK, LIST, PEERS, STATS, NETCHANGE = range(1, 8)
+LEAST, TRAIN = 1, 4
+FREEZE, THAW, PARK, LIST, PEERS, STATS, NETCHANGE, HOSTS = range(1, 9)
 CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 

@@ -101,12 +101,15 @@ START_TEST(everything)
 		"multicast = yes\n"
 		"group = 239.1.2.3\n"
 		"interval = 100\n"
+		"probe = no\n"
 		"[limits]\n"
 		"connections = 17\n"
 		"connections-per-user = 16\n"
 		"parked-bytes = 3G\n"
 		"parked-seconds = 9\n"
-		"hold-seconds = 8\n";
+		"hold-seconds = 8\n"
+		"probe-bytes = 64K\n"
+		"probe-seconds = 30\n";
 	static const uint16_t ports[] = { 0, 7001, 7626, 0, 0 };
 	static const uint8_t bits[] = { 8, 8, 25, 32, 32 };
 	char t[ADDR_PORT_TEXT];
@@ -139,6 +142,9 @@ START_TEST(everything)
 	ck_assert_uint_eq(c.max_parked, 3ull << 30);
 	ck_assert_uint_eq(c.parked_s, 9);
 	ck_assert_uint_eq(c.hold_s, 8);
+	ck_assert(!c.probe);
+	ck_assert_uint_eq(c.probe_bytes, 65536);
+	ck_assert_uint_eq(c.probe_s, 30);
 }
 END_TEST
 
@@ -151,6 +157,9 @@ START_TEST(defaults)
 	ck_assert(!c.multicast && !c.has_host && !c.nnets && !c.npeers && !c.listen_family && !c.user[0]);
 	ck_assert_str_eq(c.mcast_group, "239.255.76.26");
 	ck_assert_uint_eq(c.max_parked, 256ull << 20);
+	ck_assert(c.probe);
+	ck_assert_uint_eq(c.probe_bytes, 1 << 20);
+	ck_assert_uint_eq(c.probe_s, 600);
 	hush();
 	ck_assert(aconf_read(&c, "/nonexistent/roamd.conf", false));
 	ck_assert(!aconf_read(&c, "/nonexistent/roamd.conf", true));
@@ -219,6 +228,10 @@ static const struct {
 	{ "[limits]\nparked-bytes = 2048T\n", 2, "K, M, G, T" },
 	{ "[limits]\nparked-seconds = 0\n", 2, "use a number from 1" },
 	{ "[limits]\nhold-seconds = 3601\n", 2, "use a number from 1 to 3600" },
+	{ "[discovery]\nprobe = maybe\n", 2, "no" },
+	{ "[limits]\nprobe-bytes = 16383\n", 2, "16384" },
+	{ "[limits]\nprobe-bytes = 17M\n", 2, "16777216" },
+	{ "[limits]\nprobe-seconds = 9\n", 2, "use a number from 10 to 86400" },
 	{ "[discovery]\npeers = 10.0.0.1 " D100 D100 "\n", 2, "the line is too long" },
 	{ "# " D100 D100 "\n[agent]\nport = 1\n", 1, "the line is too long" },
 };
