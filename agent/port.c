@@ -7,6 +7,7 @@
 #include "trains.h"
 #include "util.h"
 #include <errno.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -29,8 +30,30 @@ struct waiting {
 
 static struct watch listener;
 static struct timer pause_timer;
+static char congestion[17];	/* the host's own congestion control; "": the listener has it */
 static struct waiting *list;
 static uint32_t count;
+
+/*
+ * Trains are sent in bursts.  A control that paces (bbr) leaves that behind when
+ * it is exchanged on a connection, so it must not be there at its beginning: the
+ * listener gets another one, and all that is no train gets the host's again.
+ */
+static void no_pacing(int fd)
+{
+	socklen_t l = sizeof(congestion) - 1;
+
+	if (getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, congestion, &l) < 0 ||
+	    !strcmp(congestion, "reno") || !strcmp(congestion, "cubic") ||
+	    setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4) < 0)
+		congestion[0] = 0;
+}
+
+static void as_usual(int fd)
+{
+	if (congestion[0])
+		setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, congestion, (socklen_t)strlen(congestion));
+}
 
 static void take_out(struct waiting *c)
 {
@@ -152,6 +175,8 @@ static void first_message(struct waiting *c)
 	enum wire_error err = wire_decode(&m, NULL, c->buf, c->n);
 	int fd = c->w.fd;
 
+	if (err != WIRE_OK || m.type != MSG_TRAIN)
+		as_usual(fd);
 	if (err == WIRE_OK && m.type == MSG_REQ) {
 		reconnect(c, &m);
 		return;
@@ -324,6 +349,8 @@ bool port_start(void)
 		if (fd < 0 && errno != EADDRINUSE)
 			fd = bound(4, any);
 	}
+	if (fd >= 0 && ag.conf.probe)
+		no_pacing(fd);
 	if (fd < 0 || !sock_local(fd, &family, addr, &ag.port) || !watch_add(&listener, fd, EPOLLIN, incoming)) {
 		say_error("port %u: cannot listen: %s (another roamd, or set [agent] port and listen)", ag.conf.port,
 			  strerror(errno));

@@ -5,9 +5,9 @@
  *	  TRAIN 1, bytes ----------------->		notes when they arrive
  *	  <--------------------------- SEEN 1
  *	  TRAIN 2, bytes ... SEEN 2 ...
- *	  TRAIN n of 0 bytes ------------->		your turn
+ *	  TRAIN n of 0 bytes, SEEN n ----->		what I make of it; your turn
  *	  <------------------ TRAIN 1, bytes ...
- *	  <------------------ TRAIN n of 0 bytes	closed
+ *	  <---------- TRAIN n of 0 bytes, SEEN n	closed
  *
  * A connection of its own, not the agents' session: a train in front of other
  * messages would hold them up in our own send queue, and what is in there can be
@@ -39,7 +39,7 @@
 #define PIECE 1400u
 #define PIECE_LARGE 16384u
 
-enum state { T_NONE, T_EXPECTED, T_CONNECTING, T_SENDING, T_WAITING, T_HEAD, T_DATA };
+enum state { T_NONE, T_EXPECTED, T_CONNECTING, T_SENDING, T_WAITING, T_HEAD, T_DATA, T_VERDICT };
 
 static struct {
 	enum state state;
@@ -56,6 +56,8 @@ static struct {
 	uint32_t n, at, len;		/* the train's number; sent of it with its head, of so much */
 	uint64_t sent_at;
 	uint32_t rtt_us;
+	struct tcp_info before;		/* the train */
+	bool stalled;
 	/* receiving */
 	uint8_t in[HEAD_LEN > SEEN_LEN ? HEAD_LEN : SEEN_LEN];
 	uint32_t have, left, got, seen_n;
@@ -83,11 +85,9 @@ static uint64_t wall(clockid_t id)
 	return (uint64_t)t.tv_sec * SEC + (uint64_t)t.tv_nsec;
 }
 
-/* One direction is over. */
-static void note(void)
+/* One direction is over: what it came to. */
+static void note(struct train_seen s)
 {
-	struct train_seen s = train_plan_result(&c.plan);
-
 	ag.stat[STAT_probe_bytes_out] += c.plan.sent;
 	ag.stat[STAT_probe_bytes_in] += c.got;
 	if (s.rate)
@@ -103,7 +103,7 @@ static void over(const char *why)
 
 	if (c.state == T_NONE)
 		return;
-	note();
+	note(train_plan_result(&c.plan));
 	if (c.state != T_EXPECTED) {
 		watch_del(&c.w);
 		close(c.w.fd);
@@ -170,6 +170,15 @@ static bool say(const struct msg *m)
 	return false;
 }
 
+static bool info(struct tcp_info *i)
+{
+	socklen_t l = sizeof(*i);
+
+	memset(i, 0, sizeof(*i));
+	/* What an older kernel does not know stays 0. */
+	return getsockopt(c.w.fd, IPPROTO_TCP, TCP_INFO, i, &l) == 0;
+}
+
 static uint32_t piece(void)
 {
 	return c.len <= TRAIN_FIRST + HEAD_LEN ? PIECE_SMALL : c.len <= (32u << 10) + HEAD_LEN ? PIECE : PIECE_LARGE;
@@ -177,6 +186,7 @@ static uint32_t piece(void)
 
 static void push(void)
 {
+	struct tcp_info i;
 	ssize_t r;
 
 	while (c.at < c.len) {
@@ -204,28 +214,45 @@ static void push(void)
 		c.at += (uint32_t)r;
 	}
 	watch_mod(&c.w, EPOLLIN);
+	/* The window has become smaller since (it was not used for a while): the rest waits for acknowledgements. */
+	c.stalled = info(&i) && i.tcpi_notsent_bytes && i.tcpi_unacked >= i.tcpi_snd_cwnd;
 	wait_for(T_WAITING, ANSWER_NS);
 }
 
-/* How much the kernel sends at once. */
+/* How much the kernel sends at once.  Its window counts packets, and ours are smaller than they could be. */
 static uint32_t room(void)
 {
 	struct tcp_info i;
-	socklen_t l = sizeof(i);
-	uint64_t n;
+	uint64_t n, packet;
 
-	memset(&i, 0, sizeof(i));
-	if (getsockopt(c.w.fd, IPPROTO_TCP, TCP_INFO, &i, &l) < 0)
+	if (!info(&i))
 		return TRAIN_FIRST;
-	if (l >= offsetof(struct tcp_info, tcpi_min_rtt) + sizeof(i.tcpi_min_rtt) && i.tcpi_min_rtt != UINT32_MAX)
+	if (i.tcpi_min_rtt && i.tcpi_min_rtt != UINT32_MAX)
 		c.rtt_us = i.tcpi_min_rtt;
-	n = (uint64_t)i.tcpi_snd_cwnd * i.tcpi_snd_mss;
-	if (l >= offsetof(struct tcp_info, tcpi_snd_wnd) + sizeof(i.tcpi_snd_wnd) && n > i.tcpi_snd_wnd)
+	packet = i.tcpi_snd_mss < PIECE ? i.tcpi_snd_mss : PIECE;
+	n = i.tcpi_snd_cwnd > i.tcpi_unacked ? (i.tcpi_snd_cwnd - i.tcpi_unacked) * packet : 0;
+	if (i.tcpi_snd_wnd && n > i.tcpi_snd_wnd)
 		n = i.tcpi_snd_wnd;
+	n = n > HEAD_LEN ? n - HEAD_LEN : 0;
 	/* Acknowledgements that come so soon hold nothing up on a link whose rate we want to know. */
 	if (c.rtt_us && n / c.rtt_us >= FAST_ENOUGH)
 		n = TRAIN_LONGEST;
+	c.before = i;
 	return n < TRAIN_LONGEST ? (uint32_t)n : TRAIN_LONGEST;
+}
+
+/* Did something else than the link hold the train up? Lost packets; a window that was smaller than it seemed. */
+static bool held_up(void)
+{
+	struct tcp_info i;
+	uint64_t us;
+
+	if (!info(&i) || i.tcpi_total_retrans != c.before.tcpi_total_retrans)
+		return true;
+	if (c.rtt_us && c.len / c.rtt_us >= FAST_ENOUGH)
+		return false;
+	us = i.tcpi_rwnd_limited - c.before.tcpi_rwnd_limited + i.tcpi_sndbuf_limited - c.before.tcpi_sndbuf_limited;
+	return c.stalled || us > 1000 || i.tcpi_snd_cwnd < c.before.tcpi_snd_cwnd;
 }
 
 static void next_train(void)
@@ -234,9 +261,13 @@ static void next_train(void)
 
 	m.count = train_plan_next(&c.plan, room());
 	if (!m.count) {
-		note();
+		struct train_seen s = train_plan_result(&c.plan);
+		struct msg v = { .type = MSG_SEEN, .nonce = m.nonce, .epoch = m.epoch, .count = s.bytes, .took = s.took,
+				 .confidence = s.confidence, .flags = s.steady ? MSGF_STEADY : 0 };
+
+		note(s);
 		c.sends = false;
-		if (say(&m))
+		if (say(&m) && say(&v))
 			wait_for(T_HEAD, COME_NS);	/* its trains, or its end */
 		return;
 	}
@@ -282,7 +313,8 @@ static void answer(const struct msg *m)
 		over("an answer to another train");
 		return;
 	}
-	s = train_heard(m->count, m->took, m->confidence, m->flags & MSGF_STEADY, c.len - HEAD_LEN, elapsed);
+	s = train_heard(m->count, m->took, held_up() ? TRAIN_VOID : m->confidence, m->flags & MSGF_STEADY, c.len - HEAD_LEN,
+			elapsed);
 	train_plan_answer(&c.plan, &s, elapsed > rtt ? elapsed - rtt : 0, cutoff);
 	if (cutoff && (c.at < c.len || ioctl(c.w.fd, TIOCOUTQ, &unsent) < 0 || unsent)) {
 		cut_off();
@@ -340,12 +372,25 @@ static void head(const struct msg *m)
 		timer_at(&c.t, loop_now() + TRAIN_CUT, takes_long);
 		return;
 	}
-	if (c.opener || c.with.back) {
-		over(NULL);
+	wait_for(T_VERDICT, COME_NS);
+}
+
+/* What the sender makes of its trains: it knows which of them something else has held up. */
+static void verdict(const struct msg *m)
+{
+	struct train_seen s;
+
+	if (m->type != MSG_SEEN || m->nonce != c.with.nonce || m->epoch != c.seen_n) {
+		over("no end of the trains");
 		return;
 	}
-	note();
-	first_train();
+	s = train_heard(m->count, m->took, m->confidence, m->flags & MSGF_STEADY, c.got, ALL_NS);
+	s.confidence = m->confidence < TRAIN_SURE ? m->confidence : TRAIN_SURE;
+	note(s);
+	if (c.opener || c.with.back)
+		over(NULL);
+	else
+		first_train();
 }
 
 static uint64_t arrival(struct msghdr *m)
@@ -402,6 +447,8 @@ static bool receive(void)
 		over("not a message of this probe");
 	else if (c.state == T_HEAD)
 		head(&m);
+	else if (c.state == T_VERDICT)
+		verdict(&m);
 	else
 		answer(&m);
 	return true;

@@ -12,7 +12,6 @@
 #define PACKET		1400u
 #define GUARD		(60 * TRAIN_MS)	/* of the sender's own clock: whatever the receiver saw, that was long */
 
-#define CONF_NONE	15u
 #define CONF_UNSTEADY	20u
 #define CONF_SHORT	40u
 #define CONF_FAIR	55u		/* 2 ms */
@@ -68,7 +67,7 @@ static bool near(uint64_t a, uint64_t b, unsigned percent)
 
 static uint8_t trust(uint64_t took, bool steady)
 {
-	return took < TELLABLE ? CONF_NONE : !steady ? CONF_UNSTEADY : took < 2 * TRAIN_MS ? CONF_SHORT :
+	return took < TELLABLE ? TRAIN_VOID : !steady ? CONF_UNSTEADY : took < 2 * TRAIN_MS ? CONF_SHORT :
 	       took < 8 * TRAIN_MS ? CONF_FAIR : CONF_GOOD;
 }
 
@@ -185,6 +184,10 @@ void train_plan_answer(struct train_plan *p, const struct train_seen *s, uint64_
 
 	p->seen[p->n++ % TRAIN_LAST] = *s;
 	p->cut = cut;
+	if (!cut && s->took >= TELLABLE && s->confidence <= TRAIN_VOID) {	/* held up: once more */
+		p->next = p->again + 1 < TRAIN_LAST ? p->last : 0;
+		return;
+	}
 	if (filled > GUARD && filled > all)
 		all = filled;
 	if (cut || p->again + 1 >= TRAIN_LAST || (all >= TRAIN_ENOUGH && (s->steady || twice)) ||
@@ -210,7 +213,7 @@ void train_plan_answer(struct train_plan *p, const struct train_seen *s, uint64_
 
 struct train_seen train_plan_result(const struct train_plan *p)
 {
-	uint32_t have = p->n < TRAIN_LAST ? p->n : TRAIN_LAST, i, n = 0, k;
+	uint32_t have = p->n < TRAIN_LAST ? p->n : TRAIN_LAST, i, n = 0, k, sure = 0, least;
 	const struct train_seen *s, *good[TRAIN_LAST];
 	struct train_seen r = { 0 };
 	uint64_t longest = 0;
@@ -218,12 +221,15 @@ struct train_seen train_plan_result(const struct train_plan *p)
 	if (p->cut)
 		return p->seen[(p->n - 1) % TRAIN_LAST];
 	for (i = 0; i < have; i++)
-		if (p->seen[i].rate && p->seen[i].took > longest)
+		sure += p->seen[i].rate && p->seen[i].confidence > TRAIN_VOID;
+	least = sure ? TRAIN_VOID : 0;
+	for (i = 0; i < have; i++)
+		if (p->seen[i].rate && p->seen[i].confidence > least && p->seen[i].took > longest)
 			longest = p->seen[i].took;
 	/* Those that took long: a bucket's contents went by in the others.  In order of their rates. */
 	for (i = 0; i < have; i++) {
 		s = &p->seen[i];
-		if (!s->rate || s->took < longest / 3)
+		if (!s->rate || s->confidence <= least || s->took < longest / 3)
 			continue;
 		for (k = n++; k && good[k - 1]->rate > s->rate; k--)
 			good[k] = good[k - 1];

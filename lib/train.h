@@ -26,6 +26,8 @@
 #define TRAIN_CUT	(150 * TRAIN_MS)	/* then the receiver says what it has seen, the sender stops */
 #define TRAIN_MOST	24u			/* trains in one direction */
 #define TRAIN_LAST	3u			/* so many of the final length */
+#define TRAIN_VOID	15u			/* confidence of what was too short, or held up by something else */
+#define TRAIN_SURE	75u			/* no result is surer than that */
 #define TRAIN_TOP	(1ull << 50)		/* bytes a second; nothing is faster */
 
 struct train {
