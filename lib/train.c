@@ -107,9 +107,13 @@ struct train_seen train_seen(const struct train *t)
 	if (k == l)
 		k = l - 1;
 	m = point(t, t->at[k].t + (t->at[l].t - t->at[k].t) / 2);
+	/* The one before may be nearer to the middle. */
+	if (m - k > 1 && t->at[m].t - t->at[k].t > t->at[l].t - t->at[m - 1].t)
+		m--;
 	s.bytes = t->at[l].bytes - t->at[k].bytes;
 	s.took = t->at[l].t - t->at[k].t;
-	s.steady = m > k && m < l &&
+	/* A queue may wait before a packet as long as that one takes, or as the one before it did (htb). */
+	s.steady = m > k && m < l && near(s.bytes, t->at[l - 1].bytes - (k ? t->at[k - 1].bytes : 0), 25) &&
 		near(per_second(t->at[m].bytes - t->at[k].bytes, t->at[m].t - t->at[k].t),
 		     per_second(t->at[l].bytes - t->at[m].bytes, t->at[l].t - t->at[m].t), 40);
 	judge(&s);
@@ -211,22 +215,16 @@ void train_plan_answer(struct train_plan *p, const struct train_seen *s, uint64_
 		p->next = p->last;
 }
 
-struct train_seen train_plan_result(const struct train_plan *p)
+/* Those that took long (a bucket's contents went by in the others) and are surer than that, by rate; how many. */
+static uint32_t pick(const struct train_plan *p, const struct train_seen *good[TRAIN_LAST], uint32_t least)
 {
-	uint32_t have = p->n < TRAIN_LAST ? p->n : TRAIN_LAST, i, n = 0, k, sure = 0, least;
-	const struct train_seen *s, *good[TRAIN_LAST];
-	struct train_seen r = { 0 };
+	uint32_t have = p->n < TRAIN_LAST ? p->n : TRAIN_LAST, i, k, n = 0;
+	const struct train_seen *s;
 	uint64_t longest = 0;
 
-	if (p->cut)
-		return p->seen[(p->n - 1) % TRAIN_LAST];
 	for (i = 0; i < have; i++)
-		sure += p->seen[i].rate && p->seen[i].confidence > TRAIN_VOID;
-	least = sure ? TRAIN_VOID : 0;
-	for (i = 0; i < have; i++)
-		if (p->seen[i].rate && p->seen[i].confidence > least && p->seen[i].took > longest)
+		if (p->seen[i].rate && (p->seen[i].confidence > TRAIN_VOID || !least) && p->seen[i].took > longest)
 			longest = p->seen[i].took;
-	/* Those that took long: a bucket's contents went by in the others.  In order of their rates. */
 	for (i = 0; i < have; i++) {
 		s = &p->seen[i];
 		if (!s->rate || s->confidence <= least || s->took < longest / 3)
@@ -235,20 +233,33 @@ struct train_seen train_plan_result(const struct train_plan *p)
 			good[k] = good[k - 1];
 		good[k] = s;
 	}
+	return n;
+}
+
+struct train_seen train_plan_result(const struct train_plan *p)
+{
+	const struct train_seen *good[TRAIN_LAST];
+	struct train_seen r = { 0 };
+	uint32_t n;
+
+	if (p->cut)
+		return p->seen[(p->n - 1) % TRAIN_LAST];
+	n = pick(p, good, CONF_UNSTEADY);
+	if (!n)
+		n = pick(p, good, TRAIN_VOID);
+	if (!n)
+		n = pick(p, good, 0);
 	if (!n)
 		return r;
 	r = *good[n / 2];
-	if (n == 2 && good[0]->confidence > good[1]->confidence)
+	if (n == 2 && good[0]->took > good[1]->took)
 		r = *good[0];
-	if (n == 2 && good[0]->confidence == good[1]->confidence)
-		r.rate = (good[0]->rate + good[1]->rate) / 2;
-	if (n > 1 && !r.at_least) {
-		if (!near(good[0]->rate, good[n - 1]->rate, n == 2 ? 40 : 80))
-			r.confidence = r.confidence > CONF_UNSTEADY ? CONF_UNSTEADY : r.confidence;
-		else if (r.confidence >= CONF_SHORT)
-			r.confidence = (uint8_t)(r.confidence + CONF_AGREED);
-		else if (near(good[0]->rate, good[n - 1]->rate, 25))
-			r.confidence = r.took >= 8 * TRAIN_MS ? CONF_FAIR : CONF_SHORT;	/* each too coarse by itself */
-	}
+	if (n == 1 || r.at_least)
+		return r;
+	if (r.confidence > CONF_UNSTEADY)
+		r.confidence = near(good[0]->rate, good[n - 1]->rate, n == 2 ? 40 : 80) ?
+			(uint8_t)(r.confidence + CONF_AGREED) : CONF_UNSTEADY;
+	else if (r.confidence > TRAIN_VOID && near(good[0]->rate, good[n - 1]->rate, 25))
+		r.confidence = r.took >= 8 * TRAIN_MS ? CONF_FAIR : CONF_SHORT;	/* each too coarse by itself */
 	return r;
 }

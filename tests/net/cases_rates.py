@@ -1,0 +1,156 @@
+"""How fast is the way to another host?  Agents measure it over cables that are shaped.
+
+A cable's rate is that of a token bucket at the router, which counts what went
+through it. An estimate is right within a quarter, or it says that it is not sure.
+"""
+import json
+import re
+import shutil
+import subprocess
+import time
+
+import agents
+import walkers
+from cases_lab import with_lab
+from harness import Skip, wait_for
+
+SURE = 30           # percent: below it a library does nothing (lib/decide.c)
+KBIT, MBIT = 1000, 1000000
+
+
+def tc(host, *argv):
+    if not shutil.which("tc"):
+        raise Skip("tc is not installed")
+    done = subprocess.run(["tc", *map(str, argv)], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          preexec_fn=host.net.enter)
+    if done.returncode:
+        raise Skip("no such queue here: " + " ".join(done.stderr.split()))
+    return done.stdout
+
+
+def shape(lab, host, rate, burst, kind="tbf"):
+    """What goes to this host."""
+    dev = f"r{host.name}"
+    if kind == "tbf":
+        tc(lab.R, "qdisc", "replace", "dev", dev, "root", "handle", "1:", "tbf", "rate", rate, "burst", burst,
+           "latency", "300ms")
+    else:
+        tc(lab.R, "qdisc", "replace", "dev", dev, "root", "handle", "1:", "htb", "default", "1")
+        tc(lab.R, "class", "replace", "dev", dev, "parent", "1:", "classid", "1:1", "htb", "rate", rate, "ceil", rate,
+           "burst", burst, "cburst", burst)
+
+
+def passed(lab, host):
+    """Bytes that have gone to this host, with all headers."""
+    out = tc(lab.R, "-s", "qdisc", "show", "dev", f"r{host.name}")
+    return int(re.search(r"Sent (\d+) bytes", out)[1])
+
+
+def ways(host):
+    """way -> row of roamctl hosts."""
+    return {r["way"]: r for r in json.loads(host.ctl("hosts", "--json"))["hosts"]}
+
+
+def measured(host, seconds=12):
+    def known():
+        w = ways(host)
+        return w if len(w) == 2 and all(r["source"] == "train" for r in w.values()) else None
+    return wait_for(known, seconds, f"the rates at {host.name}")
+
+
+def judge(case, what, row, rate, must_be_sure=False):
+    got = row["rate"] * 8
+    case.note(f"{what}: {'>= ' if row['kind'] == 'least' else ''}{got / 1e6:.2f} Mbit/s, {row['confidence']} %")
+    right = abs(got - rate) <= rate / 4
+    case.check(right or row["confidence"] < SURE, f"{what}: {got} bit/s with {row['confidence']} %, it is {rate}")
+    if must_be_sure:
+        case.check(row["confidence"] >= SURE, f"{what}: not sure, {row['confidence']} %")
+
+
+def shaped(case, lab, there, back, burst="32kb", kind="tbf", sure=False, most=None):
+    """there, back: bit/s from A to B, and from B to A. most: bytes that a direction may take."""
+    a, b = lab.A, lab.B
+    shape(lab, b, there, burst, kind)
+    shape(lab, a, back, burst, kind)
+    agents.start_agents(lab, [a, b])
+    wa, wb = measured(a), measured(b)
+    judge(case, "A to B", wa["to"], there, sure)
+    judge(case, "B to A", wa["from"], back, sure)
+    case.check(wa["to"]["rate"] == wb["from"]["rate"] and wa["from"]["rate"] == wb["to"]["rate"],
+               "the two hosts do not say the same")
+    for h in (a, b):
+        s = h.agent.stats()
+        case.check(s["probes"] >= 1, f"{h.name} counts no probe")
+        bytes_there = passed(lab, h)
+        # what else the agents say: names, addresses, keys
+        limit = (most or 1 << 20) * 1.12 + 20_000
+        case.check(bytes_there <= limit, f"{bytes_there} bytes went to {h.name}, at most {limit:.0f} may")
+        case.note(f"{bytes_there} bytes went to {h.name}")
+
+
+def once(case, lab):
+    """Agents that talk on, and connections that begin, do not begin it again."""
+    a, b = lab.A, lab.B
+    shape(lab, b, 100 * MBIT, "64kb")
+    shape(lab, a, 100 * MBIT, "64kb")
+    agents.start_agents(lab, [a, b])
+    measured(a)
+    before = a.agent.stats()
+    for _ in range(2):
+        c, s = walkers.pair(lab, a, b, rate=200_000)
+        walkers.verdict(case, c, s)
+        s.proc.stop()
+    time.sleep(0.5)         # more than the agents wait before one
+    after = a.agent.stats()
+    for n in ("probes", "probe_bytes_in", "probe_bytes_out"):
+        case.check(before[n] == after[n], f"{n}: {before[n]}, then {after[n]}")
+
+
+def another_way(case, lab):
+    """The host's address changes: what was measured is of another way now."""
+    a, b = lab.A, lab.B
+    shape(lab, b, 10 * MBIT, "16kb")
+    shape(lab, a, 10 * MBIT, "16kb")
+    agents.start_agents(lab, [a, b])
+    judge(case, "first", measured(a)["to"], 10 * MBIT)
+    b.readdress(b.addr, "10.0.2.77")
+    wait_for(lambda: agents.known(lab, a, "10.0.2.77"), 15, "the new address to be known")
+    # not at once: at most one a minute for one host; until then nothing is claimed
+    wait_for(lambda: ways(a)["to"]["source"] == "-", 10, "the old result to be forgotten")
+
+
+def beside(case, lab):
+    """Two walkers' stream goes on beside it, byte for byte, and the session lives."""
+    a, b = lab.A, lab.B
+    shape(lab, b, 10 * MBIT, "16kb")
+    shape(lab, a, 10 * MBIT, "16kb")
+    c, s = walkers.pair(lab, a, b, rate=300_000, upgraded=False)
+    agents.start_agents(lab, [a, b])
+    w = measured(a)
+    for way in ("to", "from"):
+        # the stream takes a quarter of it
+        got = w[way]["rate"] * 8
+        case.note(f"{way}: {got / 1e6:.1f} Mbit/s, {w[way]['confidence']} %")
+        case.check(got <= 12.5 * MBIT or w[way]["confidence"] < SURE, f"{way}: {got}")
+    walkers.verdict(case, c, s)
+    for h in (a, b):
+        case.check(h.agent.stats()["sessions_lost"] == 0, f"the session of {h.name} was lost")
+
+
+def cases(_args):
+    def c(name, fn, limit=40, **how):
+        return (f"rates: {name}", limit, with_lab(fn, hosts="AB", **how))
+    return [
+        c("256 kbit/s", shaped, there=256 * KBIT, back=256 * KBIT, burst="2kb", sure=True, most=16 << 10),
+        c("256 kbit/s, a bucket of 32 KiB", shaped, there=256 * KBIT, back=256 * KBIT, burst="32kb", most=80 << 10),
+        c("10 Mbit/s", shaped, there=10 * MBIT, back=10 * MBIT, burst="16kb", sure=True, most=250_000),
+        c("10 Mbit/s, a bucket of 128 KiB", shaped, there=10 * MBIT, back=10 * MBIT, burst="128kb", most=500_000),
+        c("10 Mbit/s, htb", shaped, there=10 * MBIT, back=10 * MBIT, burst="16kb", kind="htb", sure=True, most=250_000),
+        c("100 Mbit/s", shaped, there=100 * MBIT, back=100 * MBIT, burst="64kb"),
+        c("100 Mbit/s, htb", shaped, there=100 * MBIT, back=100 * MBIT, burst="64kb", kind="htb"),
+        c("1 Gbit/s", shaped, there=1000 * MBIT, back=1000 * MBIT, burst="256kb"),
+        c("10 Mbit/s there, 100 back", shaped, there=10 * MBIT, back=100 * MBIT, burst="32kb"),
+        c("once", once),
+        c("another way", another_way),
+        c("beside a stream", beside),
+    ]
