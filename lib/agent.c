@@ -249,6 +249,8 @@ static void on_msg(struct chan *c, const uint8_t *buf, size_t n, int *fds, int n
 		break;
 	case MSG_RATE:
 		hosts_told(&m, sys_now_ns());
+		log_debug("agent: rate=%llu confidence=%u to host %02x%02x%02x%02x", (unsigned long long)m.rate,
+			  m.confidence, m.host[0], m.host[1], m.host[2], m.host[3]);
 		break;
 	case MSG_COMMAND:
 		command(&m);

@@ -261,7 +261,7 @@ def killed(case):
     b.restart(f"discovery.peers={a.ip}", kill=True)
     b.knows(a)
     for x in (a, b):
-        h = measured(x, 15)
+        h = measured(x, 25)
         case.check(all(abs(r.rate * 8 - 256e3) < 64e3 or r.confidence < 30 for r in h.values()), f"{h}")
 
 
@@ -300,6 +300,6 @@ CASES = [
     ("10 Mbit/s", 25, slow),
     ("reports of processes", 20, reports),
     ("trains that nobody asked for", 20, strangers),
-    ("the other agent is killed", 40, killed),
+    ("the other agent is killed", 60, killed),
     ("who is no agent is not measured", 20, alone),
 ]

@@ -106,6 +106,23 @@ def once(case, lab):
         case.check(before[n] == after[n], f"{n}: {before[n]}, then {after[n]}")
 
 
+def told(case, lab):
+    """The libraries hear it when their connection has been upgraded."""
+    a, b = lab.A, lab.B
+    shape(lab, b, 10 * MBIT, "16kb")
+    shape(lab, a, 100 * MBIT, "64kb")
+    agents.start_agents(lab, [a, b])
+    measured(a)
+    measured(b)
+    debug = case.environ(ROAM_LOG="debug")
+    c, s = walkers.pair(lab, a, b, rate=200_000, env=debug, server_how=dict(env=debug))
+    for w, host, rate in ((c, a, ways(a)["to"]["rate"]), (s, b, ways(b)["to"]["rate"])):
+        m = wait_for(lambda w=w: re.search(r"agent: rate=(\d+) confidence=(\d+)", w.proc.err()), 5,
+                     f"the library at {host.name} to be told")
+        case.check(int(m[1]) == rate, f"{host.name}: it was told {m[1]}, the agent knows {rate}")
+    walkers.verdict(case, c, s)
+
+
 def another_way(case, lab):
     """The host's address changes: what was measured is of another way now."""
     a, b = lab.A, lab.B
@@ -151,6 +168,7 @@ def cases(_args):
         c("1 Gbit/s", shaped, there=1000 * MBIT, back=1000 * MBIT, burst="256kb"),
         c("10 Mbit/s there, 100 back", shaped, there=10 * MBIT, back=100 * MBIT, burst="32kb"),
         c("once", once),
+        c("libraries are told", told),
         c("another way", another_way),
         c("beside a stream", beside),
     ]
