@@ -257,15 +257,19 @@ static uint32_t room(void)
 static bool held_up(void)
 {
 	struct tcp_info i;
+	uint32_t again;
 	uint64_t us;
 
-	/* One is the kernel's look after the tail on a link that is slower than it knew; the loss of one shows as a gap. */
-	if (!info(&i) || i.tcpi_total_retrans > c.before.tcpi_total_retrans + 1)
+	if (!info(&i))
+		return true;
+	/* One that costs no window is the kernel's look after the tail, on a link that is slower than it knew. */
+	again = i.tcpi_total_retrans - c.before.tcpi_total_retrans;
+	if (again > 1 || (again && i.tcpi_snd_cwnd < c.before.tcpi_snd_cwnd))
 		return true;
 	if (c.rtt_us && c.len / c.rtt_us >= FAST_ENOUGH)
 		return false;
 	us = i.tcpi_rwnd_limited - c.before.tcpi_rwnd_limited + i.tcpi_sndbuf_limited - c.before.tcpi_sndbuf_limited;
-	return c.stalled || us > 1000 || i.tcpi_snd_cwnd < c.before.tcpi_snd_cwnd;
+	return c.stalled || us > 1000;
 }
 
 static void next_train(void)

@@ -189,7 +189,8 @@ void train_plan_answer(struct train_plan *p, const struct train_seen *s, uint64_
 	p->seen[p->n++ % TRAIN_LAST] = *s;
 	p->cut = cut;
 	if (!cut && s->took >= TELLABLE && s->confidence <= TRAIN_VOID) {	/* held up: once more */
-		p->next = p->again + 1 < TRAIN_LAST ? p->last : 0;
+		p->next = p->held++ < TRAIN_HELD ? p->last : 0;
+		p->last = 0;
 		return;
 	}
 	if (filled > GUARD && filled > all)

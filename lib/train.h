@@ -25,6 +25,7 @@
 #define TRAIN_CAREFUL	(64u << 10)		/* bytes that pass before trains double */
 #define TRAIN_CUT	(150 * TRAIN_MS)	/* then the receiver says what it has seen, the sender stops */
 #define TRAIN_MOST	24u			/* trains in one direction */
+#define TRAIN_HELD	4u			/* so many are sent once more because something held them up */
 #define TRAIN_LAST	3u			/* so many of the final length */
 #define TRAIN_VOID	15u			/* confidence of what was too short, or held up by something else */
 #define TRAIN_SURE	75u			/* no result is surer than that */
@@ -53,6 +54,7 @@ struct train_plan {
 	uint32_t budget, longest;	/* bytes: of all, of one */
 	uint32_t next, last;		/* bytes of trains; next 0: no more */
 	uint32_t again;			/* trains that were not longer than the one before */
+	uint32_t held;			/* that were sent once more because something held them up */
 	bool cut;
 };
 

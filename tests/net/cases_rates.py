@@ -12,6 +12,7 @@ import time
 import agents
 import walkers
 from cases_lab import with_lab
+from farwire import Farwire
 from harness import Skip, wait_for
 
 SURE = 30           # percent: below it a library does nothing (lib/decide.c)
@@ -123,6 +124,33 @@ def told(case, lab):
     walkers.verdict(case, c, s)
 
 
+def far(case, lab, delay, rate, control=None):
+    """A long way: no train may wait for acknowledgements, or be paced, in either direction."""
+    a, b = lab.A, lab.B
+    w = Farwire(lab, a, b, delay, rate)
+    for h in (a, b):
+        if control:
+            try:
+                h.sysctl(net__ipv4__tcp_congestion_control=control)
+            except OSError:
+                raise Skip(f"no congestion control {control}") from None
+    seen = []
+    for _ in range(3):      # a busy machine disturbs a train, and says so; not each time
+        a.start_agent(discovery__peers=w.addr[1])
+        b.start_agent()
+        m = measured(a, 20)
+        judge(case, "A to B", m["to"], rate)
+        judge(case, "B to A", m["from"], rate)
+        case.check(m["to"]["rtt_us"] >= 2 * delay * 1e6, f"a round trip of {m['to']['rtt_us']} us")
+        # a window for each round trip would be 2.9 Mbit/s at 40 ms
+        seen.append([row["rate"] * 8 for row in m.values()])
+        if min(seen[-1]) > rate / 2:
+            return
+        a.agent.stop()
+        b.agent.stop()
+    case.check(False, f"it is never {rate} bit/s, but {seen}")
+
+
 def another_way(case, lab):
     """The host's address changes: what was measured is of another way now."""
     a, b = lab.A, lab.B
@@ -167,6 +195,9 @@ def cases(_args):
         c("100 Mbit/s, htb", shaped, there=100 * MBIT, back=100 * MBIT, burst="64kb", kind="htb"),
         c("1 Gbit/s", shaped, there=1000 * MBIT, back=1000 * MBIT, burst="256kb"),
         c("10 Mbit/s there, 100 back", shaped, there=10 * MBIT, back=100 * MBIT, burst="32kb"),
+        c("20 Mbit/s, 40 ms, cubic", far, delay=0.02, rate=20 * MBIT, control="cubic"),
+        c("20 Mbit/s, 40 ms, bbr", far, delay=0.02, rate=20 * MBIT, control="bbr"),
+        c("2 Mbit/s, 100 ms", far, delay=0.05, rate=2 * MBIT),
         c("once", once),
         c("libraries are told", told),
         c("another way", another_way),
