@@ -59,13 +59,11 @@ def measured(host, seconds=12):
     return wait_for(known, seconds, f"the rates at {host.name}")
 
 
-def judge(case, what, row, rate, must_be_sure=False):
+def judge(case, what, row, rate):
     got = row["rate"] * 8
     case.note(f"{what}: {'>= ' if row['kind'] == 'least' else ''}{got / 1e6:.2f} Mbit/s, {row['confidence']} %")
     right = abs(got - rate) <= rate / 4
     case.check(right or row["confidence"] < SURE, f"{what}: {got} bit/s with {row['confidence']} %, it is {rate}")
-    if must_be_sure:
-        case.check(row["confidence"] >= SURE, f"{what}: not sure, {row['confidence']} %")
 
 
 def shaped(case, lab, there, back, burst="32kb", kind="tbf", sure=False, most=None):
@@ -73,20 +71,25 @@ def shaped(case, lab, there, back, burst="32kb", kind="tbf", sure=False, most=No
     a, b = lab.A, lab.B
     shape(lab, b, there, burst, kind)
     shape(lab, a, back, burst, kind)
-    agents.start_agents(lab, [a, b])
-    wa, wb = measured(a), measured(b)
-    judge(case, "A to B", wa["to"], there, sure)
-    judge(case, "B to A", wa["from"], back, sure)
-    case.check(wa["to"]["rate"] == wb["from"]["rate"] and wa["from"]["rate"] == wb["to"]["rate"],
-               "the two hosts do not say the same")
-    for h in (a, b):
-        s = h.agent.stats()
-        case.check(s["probes"] >= 1, f"{h.name} counts no probe")
-        bytes_there = passed(lab, h)
-        # what else the agents say: names, addresses, keys
-        limit = (most or 1 << 20) * 1.12 + 20_000
-        case.check(bytes_there <= limit, f"{bytes_there} bytes went to {h.name}, at most {limit:.0f} may")
-        case.note(f"{bytes_there} bytes went to {h.name}")
+    for _ in range(3 if sure else 1):       # a busy machine disturbs a train; not each time
+        before = {h: passed(lab, h) for h in (a, b)}
+        agents.start_agents(lab, [a, b])
+        wa, wb = measured(a), measured(b)
+        judge(case, "A to B", wa["to"], there)
+        judge(case, "B to A", wa["from"], back)
+        case.check(wa["to"]["rate"] == wb["from"]["rate"] and wa["from"]["rate"] == wb["to"]["rate"],
+                   "the two hosts do not say the same")
+        for h in (a, b):
+            took = passed(lab, h) - before[h]
+            # what else the agents say: names, addresses, keys
+            limit = (most or 1 << 20) * 1.12 + 20_000
+            case.check(took <= limit, f"{took} bytes went to {h.name}, at most {limit:.0f} may")
+            case.note(f"{took} bytes went to {h.name}")
+        if not sure or min(r["confidence"] for r in wa.values()) >= SURE:
+            return
+        a.agent.stop()
+        b.agent.stop()
+    case.check(False, "it is never sure")
 
 
 def once(case, lab):
