@@ -99,10 +99,10 @@ struct rate_est path_now(const struct path *p, uint64_t now)
 
 struct rate_est path_better(const struct rate_est *own, const struct rate_est *host)
 {
-	if (!host->rate || (own->rate && own->confidence >= host->confidence))
-		return *own;
-	/* What got through here is no less than that. */
-	if (own->rate && own->at_least && own->confidence && own->rate > host->rate)
-		return *own;
-	return *host;
+	if (!host->rate || !own->rate)
+		return own->rate ? *own : *host;
+	/* What got through here is no less than that; of how much more it could be the host may know. */
+	if (own->at_least && own->confidence)
+		return own->rate >= host->rate || own->confidence >= host->confidence ? *own : *host;
+	return own->confidence >= host->confidence || own->age <= host->age ? *own : *host;
 }

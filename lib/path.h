@@ -28,7 +28,10 @@ void path_passive(struct path *p, uint64_t now, const struct rate_est *e);
 void path_train(struct path *p, uint64_t now, const struct train_seen *s);
 void path_rtt(struct path *p, uint64_t now, uint32_t us);
 struct rate_est path_now(const struct path *p, uint64_t now);
-/* Of a connection's own estimate and its host's: whichever is more certain, its own when in doubt. */
+/*
+ * Of a connection's own estimate and its host's.  What the connection has measured
+ * itself counts while nobody has newer evidence: the host's speaks of the time before.
+ */
 struct rate_est path_better(const struct rate_est *own, const struct rate_est *host);
 
 #endif

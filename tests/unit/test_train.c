@@ -388,7 +388,15 @@ START_TEST(better)
 	MUST(path_better(&own, &host).rate == 5 * MBIT);
 	MUST(path_better(&none, &host).rate == 10 * MBIT);
 	MUST(path_better(&own, &none).rate == 5 * MBIT);
-	own.confidence = 10;
+	/* Less certain, but newer: the link has just changed. */
+	own.confidence = 40;
+	host.age = SEC;
+	MUST(path_better(&own, &host).rate == 5 * MBIT);
+	/* Older and less certain. */
+	own.age = 5 * SEC;
+	MUST(path_better(&own, &host).rate == 10 * MBIT);
+	/* A floor is no measurement. */
+	own = est(5 * MBIT, 60, true);
 	MUST(path_better(&own, &host).rate == 10 * MBIT);
 	own = est(20 * MBIT, 10, true);
 	MUST(path_better(&own, &host).rate == 20 * MBIT);
