@@ -1,10 +1,12 @@
 /* See adapt.h. */
 #include "adapt.h"
+#include "agent.h"
 #include "coding.h"
 #include "conf.h"
 #include "helper.h"
 #include "link_tcp.h"
 #include "log.h"
+#include "path.h"
 #include "sys.h"
 #include "vring.h"
 #include <stdio.h>
@@ -110,18 +112,6 @@ void adapt_fork_child(void)
 	due = 0;
 }
 
-bool adapt_rate(struct vsock *v, struct rate_est *est)
-{
-	struct adapt *a;
-
-	for (a = all; a && a->v != v; a = a->next)
-		;
-	if (!a || !a->est.rate)
-		return false;
-	*est = a->est;
-	return true;
-}
-
 /* How much of one CPU nobody uses. */
 static void look_at_cpu(uint64_t now)
 {
@@ -198,19 +188,19 @@ static void look_at_other(struct adapt *a, struct vstate *st, uint64_t now)
 	a->rx_gain = gain;
 }
 
-static void act(struct adapt *a, struct vstate *st, int fd, uint64_t now, bool changed)
+static void act(struct adapt *a, struct vstate *st, int fd, uint64_t now, const struct rate_est *link, bool changed)
 {
 	struct vsock *v = a->v;
 	bool coded = atomic_load(&st->phase) & PH_CODED;
 	char id[9];
 
-	atomic_store(&st->code_rate, a->est.rate);
+	atomic_store(&st->code_rate, link->rate);
 	atomic_store(&st->code_level, a->decide.state == DECIDE_ON ? a->decide.level : 0);
 	if (changed) {
 		vs_log_id(v, id);
 		log_info("%s codec %s level=%d link=%llu kB/s ratio=%u%% gain=%u%%", id,
 			 a->decide.state == DECIDE_ON ? "on" : a->decide.state == DECIDE_STORED ? "stored" : "off",
-			 a->decide.level, (unsigned long long)a->est.rate / 1000, a->ratio * 100 / 1024, a->decide.gain);
+			 a->decide.level, (unsigned long long)link->rate / 1000, a->ratio * 100 / 1024, a->decide.gain);
 	}
 	if (!coded && a->decide.state == DECIDE_ON) {
 		a->coded_at = now;
@@ -232,6 +222,7 @@ static bool tick(struct adapt *a, uint64_t now)
 	struct vstate *st = atomic_load(&v->st);
 	uint64_t end, dt = now - a->at;
 	struct decide_in in = { .now = now };
+	struct rate_est host;
 	struct rate_sample s = { 0 };
 	bool ok, free_tx;
 	int fd;
@@ -266,11 +257,14 @@ static bool tick(struct adapt *a, uint64_t now)
 		if (coded)
 			look_at_other(a, st, now);
 		a->est = in.link = rate_now(&a->rate, now);
+		agent_rate_saw(v, &a->est);
+		if (agent_rate_of(v, &host))
+			in.link = path_better(&a->est, &host);
 		in.ratio = a->ratio;
 		in.busy = (uint8_t)a->busy;
 		in.starved = s.notsent ? 0 : (uint8_t)a->starved;
 		in.cpu = cpu_idle;
-		act(a, st, fd, now, decide(&a->decide, adapt_speed(), &in));
+		act(a, st, fd, now, &in.link, decide(&a->decide, adapt_speed(), &in));
 	}
 	helper_close(fd);
 	a->at = now;

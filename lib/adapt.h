@@ -33,7 +33,5 @@ void adapt_watch(struct vsock *v);
 void adapt_forget(struct vsock *v);
 void adapt_timers(uint64_t now, uint64_t *next);
 void adapt_fork_child(void);
-/* What is known of the link that v sends on. False: nothing yet. */
-bool adapt_rate(struct vsock *v, struct rate_est *est);
 
 #endif

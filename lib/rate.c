@@ -22,7 +22,6 @@
 #define CONF_BUSY	90u	/* half of the window may be wrong, see above */
 #define CONF_SAMPLE	40u	/* the kernel's own: one round trip */
 #define CONF_LEAST	60u
-#define CONF_TRAIN	50u	/* a few packets, beside other traffic */
 
 void rate_reset(struct rate *r)
 {
@@ -159,35 +158,6 @@ void rate_passive(struct rate *r, const struct rate_sample *s)
 		low = s->delivery > low ? s->delivery : low;
 	if (low && (!r->rate || low > r->rate + r->rate / 10))
 		set(r, s->now, low, CONF_LEAST, true, false);
-}
-
-bool rate_train(struct rate *r, uint64_t now, const struct rate_probe *p, uint32_t n)
-{
-	/* What a token bucket lets through at once comes first: the end of the train counts. */
-	uint32_t k = n / 3, i;
-	uint64_t bytes = 0, took, sent, rate;
-	bool least;
-
-	if (n < 6)
-		return false;
-	for (i = 1; i < n; i++)
-		if (p[i].arrived < p[i - 1].arrived || p[i].sent < p[i - 1].sent)
-			return false;
-	for (i = k + 1; i < n; i++)
-		bytes += p[i].bytes;
-	took = p[n - 1].arrived - p[k].arrived;
-	sent = p[n - 1].sent - p[k].sent;
-	/* Closer than a clock can tell: as fast as a microsecond allows, and that only at least. */
-	least = took < 1000 || took <= sent + sent / 10;
-	rate = per_second(bytes, took < 1000 ? 1000 : took);
-	if (r->rate && !r->active && now - r->at < STALE && !(r->at_least && rate > r->rate))
-		return true;
-	if (least && r->rate && now - r->at < STALE && rate < r->rate)
-		return true;
-	if (r->rate && r->active && now - r->at < STALE)
-		rate = (rate + r->rate) / 2;
-	set(r, now, rate, CONF_TRAIN, least, true);
-	return true;
 }
 
 struct rate_est rate_now(const struct rate *r, uint64_t now)

@@ -1,6 +1,6 @@
 /*
  * How fast is the link in this direction?  One estimate from what the kernel
- * says about a connection (passive) and from packet trains (active).
+ * says about a connection.  (From packet trains: train.h.)
  *
  * Pure: the caller brings samples with their time.  Rates are bytes a second
  * of wire, times nanoseconds.  One struct rate a direction; zero at first.
@@ -27,11 +27,6 @@ struct rate_sample {
 	bool app_limited;	/* tcpi_delivery_rate_app_limited */
 };
 
-struct rate_probe {		/* one packet of a train; both clocks by themselves */
-	uint64_t sent, arrived;
-	uint32_t bytes;		/* on the wire */
-};
-
 struct rate_est {
 	uint64_t rate;		/* 0: not known */
 	uint64_t age;		/* of the newest evidence */
@@ -52,8 +47,6 @@ struct rate {
 };
 
 void rate_passive(struct rate *r, const struct rate_sample *s);
-/* A train of n packets, in the order of sending. False: it says nothing. */
-bool rate_train(struct rate *r, uint64_t now, const struct rate_probe *p, uint32_t n);
 struct rate_est rate_now(const struct rate *r, uint64_t now);
 /* Another connection between the same hosts: its counters begin anew, the estimate holds. */
 void rate_new_link(struct rate *r);

@@ -152,66 +152,6 @@ START_TEST(stalls)
 }
 END_TEST
 
-static uint32_t train(struct rate_probe *p, uint32_t n, uint64_t gap, uint64_t rate, uint64_t bucket, uint64_t *rng)
-{
-	uint64_t t = 900, free_at = 0;
-	uint32_t i;
-
-	for (i = 0; i < n; i++) {
-		p[i].sent = t += gap;
-		p[i].bytes = 1500;
-		if (bucket >= 1500) {
-			bucket -= 1500;
-			free_at = t;
-		} else {
-			free_at = (free_at > t ? free_at : t) + 1500ull * 1000000000 / rate;
-		}
-		p[i].arrived = free_at + 77777777 + seed_below(rng, 2000);
-		if (i && p[i].arrived < p[i - 1].arrived)
-			p[i].arrived = p[i - 1].arrived;
-	}
-	return n;
-}
-
-START_TEST(trains)
-{
-	struct rate_probe p[64];
-	uint64_t rng = 5, t = 5000 * MS;
-	struct world w;
-	struct rate r;
-
-	rate_reset(&r);
-	MUST(!rate_train(&r, t, p, 0) && !rate_now(&r, t).rate);
-	/* 10 and 100 Mbit/s, behind a token bucket that lets the first ten packets through */
-	MUST(rate_train(&r, t, p, train(p, 32, 1000, 10 * MBIT, 15000, &rng)));
-	MUST(near(rate_now(&r, t).rate, 10 * MBIT, 10) && rate_now(&r, t).active && !rate_now(&r, t).at_least);
-	rate_reset(&r);
-	MUST(rate_train(&r, t, p, train(p, 32, 1000, 100 * MBIT, 15000, &rng)));
-	MUST(near(rate_now(&r, t).rate, 100 * MBIT, 15));
-	/* sent more slowly than the link is: at least that */
-	rate_reset(&r);
-	MUST(rate_train(&r, t, p, train(p, 32, 150000, 1000 * MBIT, 0, &rng)));
-	MUST(rate_now(&r, t).at_least && near(rate_now(&r, t).rate, 80 * MBIT, 10));
-	/* out of order, or all at once */
-	train(p, 32, 1000, 10 * MBIT, 0, &rng);
-	p[20].arrived = 1;
-	MUST(!rate_train(&r, t, p, 32) && !rate_train(&r, t, p, 5));
-	for (uint32_t i = 0; i < 32; i++)
-		p[i].arrived = 5;
-	rate_reset(&r);
-	MUST(rate_train(&r, t, p, 32) && rate_now(&r, t).at_least);
-	/* what the connection says itself counts more, until it is old */
-	w = fresh(1);
-	run(&w, 1000 * MS, 20 * MS, 100 * MBIT, 0, 5);
-	train(p, 32, 1000, 10 * MBIT, 0, &rng);
-	MUST(rate_train(&w.r, w.s.now, p, 32) && now(&w) > 80 * MBIT);
-	MUST(rate_train(&w.r, w.s.now + 3000 * MS, p, 32));
-	MUST(near(rate_now(&w.r, w.s.now + 3000 * MS).rate, 10 * MBIT, 10));
-	run(&w, 4000 * MS, 20 * MS, 100 * MBIT, 0, 5);
-	MUST(near(now(&w), 100 * MBIT, 15));
-}
-END_TEST
-
 /* Anything at all: no crash, and time that goes back does no harm. */
 START_TEST(nonsense)
 {
@@ -246,7 +186,6 @@ int main(void)
 	tcase_add_test(t, app_limited);
 	tcase_add_test(t, receiver_limited);
 	tcase_add_test(t, stalls);
-	tcase_add_test(t, trains);
 	tcase_add_test(t, nonsense);
 	sr = srunner_create(s);
 	srunner_set_fork_status(sr, CK_FORK);
