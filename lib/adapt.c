@@ -34,18 +34,29 @@ struct adapt {				/* the helper's */
 
 static struct adapt *all;
 static uint64_t due;
-static struct codec_speed speed;	/* of this machine; torn by two threads it is a bad guess, no more */
-static _Atomic bool speed_known;
+static struct codec_speed speed;	/* of this machine, below speed_lock, for which nobody waits */
+static bool speed_known;
+static shlock speed_lock;
 static uint64_t cpu_at, cpu_ticks;
 static uint8_t cpu_idle = 100;
 
-struct codec_speed *adapt_speed(void)
+/* What was seen so far; false: another thread is at it. */
+static bool speed_take(void)
 {
-	if (unlikely(!atomic_load_explicit(&speed_known, memory_order_acquire))) {
+	if (shlock_take(&speed_lock, 0, false) != SHLOCK_OK)
+		return false;
+	if (!speed_known)
 		decide_speed_init(&speed);
-		atomic_store(&speed_known, true);
-	}
-	return &speed;
+	speed_known = true;
+	return true;
+}
+
+void adapt_saw(int level, size_t raw, uint64_t ns)
+{
+	if (!speed_take())
+		return;
+	decide_speed_saw(&speed, level, raw, ns);
+	shlock_drop(&speed_lock);
 }
 
 int adapt_level(struct vsock *v, size_t n, uint64_t queued)
@@ -53,12 +64,15 @@ int adapt_level(struct vsock *v, size_t n, uint64_t queued)
 	struct vstate *st = atomic_load(&v->st);
 	struct decide d = { .state = DECIDE_ON, .level = atomic_load(&st->code_level) };
 	struct coding *c = coding_of(st);
+	int level = d.level;
 
 	if (conf()->codec == CONF_CODEC_ZLIB)
 		return 1;
-	if (!d.level)
-		return 0;
-	return decide_level(&d, adapt_speed(), atomic_load(&st->code_rate), c->guess.tried ? c->guess.tried : 512, n, queued);
+	if (!level || !speed_take())
+		return level;
+	level = decide_level(&d, &speed, atomic_load(&st->code_rate), c->guess.tried ? c->guess.tried : 512, n, queued);
+	shlock_drop(&speed_lock);
+	return level;
 }
 
 void adapt_start_slow(struct vsock *v)
@@ -264,7 +278,12 @@ static bool tick(struct adapt *a, uint64_t now)
 		in.busy = (uint8_t)a->busy;
 		in.starved = s.notsent ? 0 : (uint8_t)a->starved;
 		in.cpu = cpu_idle;
-		act(a, st, fd, now, &in.link, decide(&a->decide, adapt_speed(), &in));
+		if (speed_take()) {
+			bool changed = decide(&a->decide, &speed, &in);
+
+			shlock_drop(&speed_lock);
+			act(a, st, fd, now, &in.link, changed);
+		}
 	}
 	helper_close(fd);
 	a->at = now;

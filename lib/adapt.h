@@ -25,8 +25,8 @@ static inline void adapt_start(struct vsock *v)
 }
 /* The level for the next block of n bytes with `queued` bytes before it, 0: stored. */
 int adapt_level(struct vsock *v, size_t n, uint64_t queued);
-/* How fast the codec is here; to be told what blocks took. */
-struct codec_speed *adapt_speed(void);
+/* A block of raw bytes took so long, in elapsed time. */
+void adapt_saw(int level, size_t raw, uint64_t ns);
 
 /* ---- the helper */
 void adapt_watch(struct vsock *v);

@@ -70,6 +70,7 @@ bool coding_begin(struct vstate *st, int link, uint64_t tx, uint64_t rx, uint64_
 	atomic_store(&coding_count_now, 1);
 	c->wire_base = sent;
 	c->asked = 0;
+	atomic_store(&c->left, true);
 	c->looked = tx;
 	c->wire_rx_base = received;
 	c->kept = c->at = c->have = 0;

@@ -45,6 +45,7 @@
 #define CODING_LOWAT	(128u << 10)	/* TCP_NOTSENT_LOWAT: decisions are made late, on what is not in the kernel yet */
 
 struct coding {				/* in the vstate's mapping, at CODING_AT */
+	_Atomic bool left;		/* something waits for the kernel */
 	/* below tx */
 	struct guess guess;
 	uint64_t wire_base;		/* what the link had sent before the first block */
@@ -108,7 +109,7 @@ extern _Atomic uint32_t coding_count_now;	/* more than 0: a link of this process
 size_t coding_put(struct vsock *v, int fd, const struct io_op *op, size_t done, int *err);
 /* Gives the kernel what waits; tx is held. True: nothing is left. */
 bool coding_push(struct vsock *v, int fd);
-/* Does something wait for the kernel? Without tx it may be wrong a moment later. */
+/* Does something wait for the kernel, since tx was dropped last? */
 bool coding_left(struct vstate *st);
 /* The lock was taken over from a dead process. */
 void coding_mend_tx(struct vsock *v, int fd);

@@ -258,7 +258,7 @@ static void outside(struct vsock **v)
 /* Until the kernel has something; 0, or EINTR, EAGAIN at the end of SO_RCVTIMEO. */
 static int wait_readable(struct vsock *v, int fd, uint64_t end, bool some)
 {
-	struct vsock *in __attribute__((cleanup(outside))) = v;
+	struct vsock *in __attribute__((cleanup(outside), unused)) = v;
 	struct pollfd p = { fd, POLLIN | POLLRDHUP, 0 };
 	int tmo = -1, r;
 

@@ -18,9 +18,15 @@ static uint8_t *replay_mem(struct vstate *st)
 
 bool coding_left(struct vstate *st)
 {
-	struct stage_enc *e = enc_of(coding_of(st));
+	return atomic_load(&coding_of(st)->left);
+}
 
-	return e->end != e->at || e->off != replay_end(&st->replay);
+/* Before tx is dropped. */
+static void say_left(struct vstate *st, struct coding *c)
+{
+	struct stage_enc *e = enc_of(c);
+
+	atomic_store(&c->left, e->end != e->at || e->off != st->replay.end);
 }
 
 void coding_trim(struct vsock *v, int fd)
@@ -96,7 +102,7 @@ static long code_block(struct vsock *v, struct vstate *st, struct coding *c, int
 	c->coded += (uint64_t)k;
 	guess_saw(&c->guess, n, (size_t)k > n ? n : (size_t)k, level > 0);
 	if (level)
-		decide_speed_saw(adapt_speed(), level, n, t);
+		adapt_saw(level, n, t);
 	return k;
 }
 
@@ -158,8 +164,10 @@ static int push(struct vsock *v, struct vstate *st, struct coding *c, int fd, bo
 bool coding_push(struct vsock *v, int fd)
 {
 	struct vstate *st = atomic_load(&v->st);
+	int r = push(v, st, coding_of(st), fd, true);
 
-	return push(v, st, coding_of(st), fd, true) == 0;
+	say_left(st, coding_of(st));
+	return r == 0;
 }
 
 void coding_note(struct vsock *v, int fd, uint64_t rx_off)
@@ -174,6 +182,7 @@ void coding_note(struct vsock *v, int fd, uint64_t rx_off)
 	    !vs_peer_closed(v, st) && stage_note(enc_of(c), rx_off, 0)) {
 		c->noted = rx_off;
 		push(v, st, c, fd, false);
+		say_left(st, c);
 	}
 	shlock_drop(&st->tx);
 }
@@ -209,6 +218,7 @@ size_t coding_put(struct vsock *v, int fd, const struct io_op *op, size_t done, 
 	}
 	if (r && r != EAGAIN)
 		*err = r == EPROTO ? ECONNRESET : r;
+	say_left(st, c);
 	return done - had;
 }
 

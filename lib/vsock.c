@@ -558,11 +558,12 @@ static void last_close(struct vsock *v, int fd)
 	    replay_used(&st->replay)) {
 		vs_announce_fin(v, false);
 		st->shut_wr = 1;
+		v->orphan = true;
 		if (helper_give(v, fd)) {
-			v->orphan = true;
 			helper_want(v, WANT_FLUSH);
 			return;
 		}
+		v->orphan = false;
 	}
 	coding_end(v, fd);
 	vring_end(v, fd);

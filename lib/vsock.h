@@ -248,7 +248,7 @@ struct vsock {
 	bool far_counted;			/* in vs_remote_count */
 	uint32_t owned;				/* the connection to the agent that knows of it */
 	struct parked *parked;			/* what it goes on from, until the helper has taken it */
-	bool orphan;				/* closed by the application, not yet delivered */
+	_Atomic bool orphan;				/* closed by the application, not yet delivered */
 };
 
 /* vsock.want */
