@@ -218,7 +218,7 @@ void chan_accept(int listen_fd)
 	}
 }
 
-void chan_sweep(uint64_t now, uint64_t *next)
+void chan_sweep(uint64_t now)
 {
 	struct chan **p = &chans, *c;
 
@@ -232,10 +232,17 @@ void chan_sweep(uint64_t now, uint64_t *next)
 			free(c);
 			continue;
 		}
-		if (c->due && (!*next || c->due < *next))
-			*next = c->due;
 		p = &c->next;
 	}
+}
+
+void chan_due(uint64_t *next)
+{
+	struct chan *c;
+
+	for (c = chans; c; c = c->next)
+		if (!c->dead && c->due && (!*next || c->due < *next))
+			*next = c->due;
 }
 
 void chan_table_gone(void)

@@ -254,8 +254,10 @@ static void *loop(void *arg)
 	for (;;) {
 		drain_queue();
 		now = sys_now_ns();
+		/* The end of a channel may set a timer of its connection, and that may open another channel. */
+		chan_sweep(now);
 		next = mend_timers(now);
-		chan_sweep(now, &next);
+		chan_due(&next);
 		reap_timers(now, &next);
 		relax_idle(now, &next);
 		vring_get_ready();

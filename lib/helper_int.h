@@ -17,8 +17,9 @@ void chan_close_all(void);
 void chan_table_gone(void);
 void chan_accept(int listen_fd);
 void chan_readable(struct chan *c);
-/* Ends what is overdue, frees what is dead; *next: the earliest time of those left. */
-void chan_sweep(uint64_t now, uint64_t *next);
+/* Ends what is overdue, frees what is dead. */
+void chan_sweep(uint64_t now);
+void chan_due(uint64_t *next);		/* *next: the earliest time of those there are */
 void chan_fork_child(void);
 
 /* reap.c */
