@@ -306,7 +306,7 @@ bool ep_woken(struct epset *s, const struct epoll_event *ev)
 		/* It may have gone meanwhile: only if it is still there. */
 		for (r = s->nbucket ? *ep_slot(s, ev->data.u64) : NULL; r; r = r->next_set)
 			if (r->over && (uintptr_t)r == ev->data.u64)
-				r->native |= ev->events & ~(uint32_t)EPOLLIN;
+				r->native |= (ev->events & ~(uint32_t)EPOLLIN) | (bits & EPOLLRDHUP ? EPOLLIN : 0);
 		ep_unlock(s);
 	}
 	return true;
