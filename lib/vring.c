@@ -276,7 +276,8 @@ void vring_kick_peer(struct vsock *v, int fd)
 
 void vring_broken(struct vsock *v, int fd)
 {
-	static const char *const what[] = { "", "its tail", "its head", "the link" };
+	/* By enum ring_fault. Fine: the ring itself is, and can still be read. */
+	static const char *const what[] = { "it has not closed", "its tail", "its head", "the link" };
 	struct vstate *st = atomic_load(&v->st);
 	uint32_t why = atomic_load(&st->ring.broken);
 	int zero = 0;

@@ -398,13 +398,27 @@ static long give(struct vring *vr, const struct io_op *op, size_t done, uint32_t
 	return k;
 }
 
-/* The peer has closed: it is the kernel who answers, as it would have, by a reset. */
-static ssize_t to_nobody(int fd, const struct io_op *op, size_t done)
+#define NOBODY_MAX (16u << 20)
+
+/*
+ * The peer has closed: it is the kernel who answers, as it would have, by a reset.
+ * More than a kernel could hold, and no reset: it has not closed, it only says so.
+ */
+static ssize_t to_nobody(struct vsock *v, int fd, const struct io_op *op, size_t done)
 {
+	struct vstate *st = atomic_load(&v->st);
 	size_t n = vs_op_want(op) - done;
 	ssize_t r = sys_send(fd, "", 1, MSG_NOSIGNAL | MSG_DONTWAIT);
 
-	return r < 0 ? r : (ssize_t)n;
+	if (r < 0)
+		return r;
+	st->to_nobody += n;
+	if (st->to_nobody > NOBODY_MAX) {
+		vring_broken(v, fd);
+		errno = ECONNRESET;
+		return -1;
+	}
+	return (ssize_t)n;
 }
 
 ssize_t vring_send(struct vsock *v, struct vring *vr, int fd, const struct io_op *op, size_t done, bool *moved)
@@ -454,7 +468,7 @@ ssize_t vring_send(struct vsock *v, struct vring *vr, int fd, const struct io_op
 			return done > had ? (ssize_t)(done - had) : -1;
 		}
 		if (unlikely(vs_peer_closed(v, st))) {
-			ssize_t r = to_nobody(fd, op, done);
+			ssize_t r = to_nobody(v, fd, op, done);
 
 			shlock_drop(&st->tx);
 			return r < 0 && done > had ? (ssize_t)(done - had) : r < 0 ? r : (ssize_t)(done - had) + r;

@@ -166,6 +166,7 @@ struct vstate {
 	_Atomic bool nonblock;		/* O_NONBLOCK of the open file, as last set through us */
 	_Atomic bool nodelay;		/* TCP_NODELAY as the application set it; doorbells always have it */
 	uint32_t ring_size;		/* the next ring is to have at least this */
+	uint64_t to_nobody;		/* bytes sent since the peer said that it closed (below tx) */
 	uint64_t first;			/* what was sent before it cannot be sent again */
 	bool moving;			/* the link is left for another kind, it is not broken */
 	_Alignas(64) shlock rx;		/* receivers on the ring */
