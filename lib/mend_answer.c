@@ -1,6 +1,7 @@
 /* Being asked. */
 #include "mend_int.h"
 #include "coding.h"
+#include "peers.h"
 
 static void on_confirm(struct chan *c, const uint8_t *buf, size_t n, int *fds, int nfds)
 {
@@ -239,6 +240,7 @@ void mend_request(struct chan *c, const struct msg *req, const uint8_t *buf, siz
 		mend_say_no(c, req, st, r == REASON_PARKED ? REASON_BUSY : r);
 		return;
 	}
+	peers_prove(v, c->fd, 0, 0);
 	m = mend_of(v);
 	if (!m || nfds < 1 || fds[0] < 0 || m->state == M_FROZEN || !mend_lead(m)) {
 		mend_say_no(c, req, st, REASON_BUSY);

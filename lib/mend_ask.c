@@ -1,6 +1,7 @@
 /* Asking the other end for a new link. */
 #include "mend_int.h"
 #include "coding.h"
+#include "peers.h"
 
 /* A request says what this end can, and wants. */
 void mend_say_codec(struct mend *m, struct msg *req)
@@ -71,6 +72,7 @@ static void on_answer(struct chan *c, const uint8_t *buf, size_t n, int *fds, in
 		mend_again(m, 0);
 		return;
 	}
+	peers_prove(c->v, c->fd, 0, 0);
 	switch (ho_input(&st->ho, &in, st->replay.base, replay_end(&st->replay), &out, &plan)) {
 	case HO_COMMIT: {
 		int link = m->cand, mem = in.unread && nfds ? 0 : -1, box = mem + 1;
@@ -178,28 +180,55 @@ void mend_ask(struct mend *m)
 	m->chan->due = sys_now_ns() + ASK_NS;
 }
 
+static int dial(uint32_t pid, uint64_t start, bool *refused)
+{
+	int fd;
+
+	if (!pid || pid > INT32_MAX)
+		return -1;
+	fd = chan_dial(pid, start);
+	if (fd < 0 && errno != ECONNREFUSED && errno != ENOENT && errno != EACCES)
+		*refused = false;
+	return fd;
+}
+
+/*
+ * Those that have shown who they are first.  A process that is only named in the
+ * page is asked for a second only: it may be a forked one that we never heard of,
+ * and it may be anybody, whom a hostile peer would have us wait for.
+ */
+static int dial_any(struct mend *m, bool *refused)
+{
+	struct pair_side *side = &m->v->pair->side[!mend_state_of(m)->ho.role];
+	bool patient = sys_now_ns() - m->since <= GRACE_NS;
+	int i, fd = -1;
+
+	for (i = 0; i < NPROC && fd < 0; i++)
+		if (m->v->peer[i].proved)
+			fd = dial(m->v->peer[i].pid, m->v->peer[i].start, refused);
+	for (i = 0; i < NPROC && fd < 0 && patient; i++) {
+		uint32_t pid = atomic_load(&side->proc[i].pid);
+		uint64_t start = atomic_load(&side->proc[i].start);
+
+		if (!peers_proved(m->v, pid, start))
+			fd = dial(pid, start, refused);
+	}
+	return fd;
+}
+
 void mend_dial(struct mend *m)
 {
 	struct vstate *st = mend_state_of(m);
 	struct pair_side *side = &m->v->pair->side[!st->ho.role];
 	uint64_t now = sys_now_ns();
 	bool refused = true;
-	int i, fd = -1;
+	int fd;
 
 	if (atomic_load(&st->remote)) {
 		mend_query(m);
 		return;
 	}
-	for (i = 0; i < NPROC && fd < 0; i++) {
-		uint32_t pid = atomic_load(&side->proc[i].pid);
-		uint64_t start = atomic_load(&side->proc[i].start);
-
-		if (!pid || pid > INT32_MAX)
-			continue;
-		fd = chan_dial(pid, start);
-		if (fd < 0 && errno != ECONNREFUSED && errno != ENOENT && errno != EACCES)
-			refused = false;
-	}
+	fd = dial_any(m, &refused);
 	if (fd < 0) {
 		if (refused && (!atomic_load(&side->forked) || now - m->since > GRACE_NS)) {
 			/* It may only have moved. */

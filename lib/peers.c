@@ -23,22 +23,57 @@ static struct peer *find(uint32_t pid, uint64_t start)
 	return p;
 }
 
-/* Does one of the processes that speak for v's other end have this number? */
-static bool speaks(struct vsock *v, uint32_t pid, uint64_t start)
+/* Noted among those of v; one that is only named gives way to one that is proved. */
+static void note(struct vsock *v, uint32_t pid, uint64_t start, bool proved)
 {
-	struct vstate *st = atomic_load(&v->st);
-	struct pair_side *side;
+	int i, at = -1;
+
+	for (i = 0; i < NPROC; i++) {
+		if (v->peer[i].pid == pid && v->peer[i].start == start) {
+			v->peer[i].proved |= proved;
+			return;
+		}
+		if (v->peer[i].proved ? proved && !sys_alive((int)v->peer[i].pid) : at < 0 || v->peer[at].pid)
+			at = i;
+	}
+	if (at < 0)
+		return;
+	v->peer[at].pid = pid;
+	v->peer[at].start = start;
+	v->peer[at].proved = proved;
+}
+
+void peers_prove(struct vsock *v, int chan_fd, uint32_t pid, uint64_t start)
+{
+	uint32_t real = sys_peer_pid(chan_fd);
+
+	if (real) {
+		pid = real;
+		start = sys_starttime((int)real);
+	}
+	if (pid && pid <= INT32_MAX && start)
+		note(v, pid, start, true);
+}
+
+bool peers_proved(const struct vsock *v, uint32_t pid, uint64_t start)
+{
 	int i;
 
-	if (!st || !v->pair || !vring_of(v))
+	for (i = 0; i < NPROC; i++)
+		if (v->peer[i].pid == pid && v->peer[i].start == start)
+			return v->peer[i].proved;
+	return false;
+}
+
+/* Is this one of v's other end, and the link a ring? */
+static bool speaks(struct vsock *v, uint32_t pid, uint64_t start)
+{
+	int i;
+
+	if (!atomic_load(&v->st) || !vring_of(v))
 		return false;
-	/* What we saw when we looked: the page may say anything by now. */
 	for (i = 0; i < NPROC; i++)
-		if (pid && v->watched[i] == pid)
-			return true;
-	side = &v->pair->side[!st->ho.role];
-	for (i = 0; i < NPROC; i++)
-		if (atomic_load(&side->proc[i].pid) == pid && atomic_load(&side->proc[i].start) == start)
+		if (v->peer[i].pid == pid && v->peer[i].start == start)
 			return true;
 	return false;
 }
@@ -110,11 +145,33 @@ void peers_event(void *peer)
 	died(pid, start);
 }
 
+static void watch(struct vsock *v, uint32_t pid, uint64_t start)
+{
+	struct peer *p;
+
+	if (find(pid, start))
+		return;
+	p = malloc(sizeof(*p));
+	if (!p)
+		return;
+	*p = (struct peer){ .pid = pid, .start = start, .fd = helper_keep(sys_pidfd((int)pid)) };
+	if (p->fd < 0 || !helper_watch_peer(p, p->fd) || sys_starttime((int)pid) != start) {
+		log_debug("peer %u cannot be watched: %s", pid, strerror(errno));
+		helper_close(p->fd);
+		free(p);
+		/* Gone already? Then the base link says so. */
+		if (!sys_alive((int)pid))
+			look(v);
+		return;
+	}
+	p->next = peers;
+	peers = p;
+}
+
 void peers_watch(struct vsock *v)
 {
 	struct vstate *st = atomic_load(&v->st);
 	struct pair_side *side = &v->pair->side[!st->ho.role];
-	struct peer *p;
 	int i;
 
 	if (++calls % SWEEP_EVERY == 0)
@@ -123,25 +180,13 @@ void peers_watch(struct vsock *v)
 		uint32_t pid = atomic_load(&side->proc[i].pid);
 		uint64_t start = atomic_load(&side->proc[i].start);
 
-		v->watched[i] = pid > INT32_MAX ? 0 : pid;
-		if (!pid || pid > INT32_MAX || find(pid, start))
-			continue;
-		p = malloc(sizeof(*p));
-		if (!p)
-			return;
-		*p = (struct peer){ .pid = pid, .start = start, .fd = helper_keep(sys_pidfd((int)pid)) };
-		if (p->fd < 0 || !helper_watch_peer(p, p->fd) || sys_starttime((int)pid) != start) {
-			log_debug("peer %u cannot be watched: %s", pid, strerror(errno));
-			helper_close(p->fd);
-			free(p);
-			/* Gone already? Then the base link says so. */
-			if (!sys_alive((int)pid))
-				look(v);
-			continue;
-		}
-		p->next = peers;
-		peers = p;
+		/* Not of our pid namespace, or a lie: nothing that could be watched. */
+		if (pid && pid <= INT32_MAX && start && sys_starttime((int)pid) == start)
+			note(v, pid, start, false);
 	}
+	for (i = 0; i < NPROC; i++)
+		if (v->peer[i].pid)
+			watch(v, v->peer[i].pid, v->peer[i].start);
 }
 
 void peers_close_all(void)

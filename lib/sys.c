@@ -572,6 +572,14 @@ int sys_peer_uid(int fd, unsigned int *uid)
 	return 0;
 }
 
+uint32_t sys_peer_pid(int fd)
+{
+	struct ucred c;
+	socklen_t l = sizeof(c);
+
+	return sys_getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &c, &l) < 0 || c.pid < 0 ? 0 : (uint32_t)c.pid;
+}
+
 int sys_eventfd(void)
 {
 	return eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

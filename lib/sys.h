@@ -85,6 +85,7 @@ int sys_tcp_family(int fd);			/* AF_INET, AF_INET6, 0: not TCP */
 int sys_send_fds(int fd, const void *buf, size_t n, const int *fds, int nfds);
 ssize_t sys_recv_fds(int fd, void *buf, size_t n, int *fds, int *nfds);
 int sys_peer_uid(int fd, unsigned int *uid);
+uint32_t sys_peer_pid(int fd);			/* 0: none, or not of our pid namespace */
 int sys_eventfd(void);
 int sys_socketpair(int fd[2]);			/* seqpacket, non-blocking */
 int sys_pidfd_self(void);

@@ -4,6 +4,7 @@
 #include "log.h"
 #include "meet.h"
 #include "mend.h"
+#include "peers.h"
 #include "sys.h"
 #include "vs_io.h"
 #include <arpa/inet.h>
@@ -210,6 +211,7 @@ void upgrade_hello(struct chan *c, const struct msg *m)
 		goto fail;
 	answered(v, birth, m->nonce, 0);
 	mend_proc_add(v);
+	peers_prove(v, c->fd, m->pid, m->start);
 	w.pid = (uint32_t)sys_getpid();
 	w.start = helper_start_time();
 	chan_send(c, &w, NULL, &fd, 1);
@@ -253,6 +255,7 @@ static void on_welcome(struct chan *c, const uint8_t *buf, size_t n, int *fds, i
 	r = go_live(v, c->birth, HO_ACCEPTOR, m.gid, m.key, pair);
 	if (!r) {
 		mend_proc_add(v);
+		peers_prove(v, c->fd, m.pid, m.start);
 		log_live(v);
 		agent_own(v, false);
 		pair = NULL;

@@ -130,6 +130,7 @@ struct vsock *vs_new(int fd, int family, enum vs_kind kind)
 	v->parked = NULL;
 	v->owned = 0;
 	v->far_counted = false;
+	memset(v->peer, 0, sizeof(v->peer));
 	atomic_store(&v->mode, VS_PLAIN);
 	fdtab_set(fd, (uintptr_t)v);
 	return v;

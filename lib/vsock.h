@@ -225,7 +225,6 @@ struct vsock {
 	_Atomic bool rang;			/* a doorbell was sent since the base was last looked at */
 	_Atomic uint32_t full;			/* sends that found the ring full */
 	_Atomic uint32_t waits[2];		/* by ring_dir: those armed for a doorbell, in poll or in an epoll set */
-	uint32_t watched[NPROC];		/* pids of the other end whose death will be looked into */
 	_Atomic uint32_t nfd;
 	_Atomic int fd;				/* one of its descriptors */
 	_Atomic uint32_t free_next;		/* free list */
@@ -248,6 +247,8 @@ struct vsock {
 	_Atomic bool rated;			/* watched (adapt.h), or about to be */
 	bool far_counted;			/* in vs_remote_count */
 	uint32_t owned;				/* the connection to the agent that knows of it */
+	/* Who speaks for the other end: seen, not what the pair page says by now (peers.h). */
+	struct { uint32_t pid; bool proved; uint64_t start; } peer[NPROC];
 	struct parked *parked;			/* what it goes on from, until the helper has taken it */
 	_Atomic bool orphan;				/* closed by the application, not yet delivered */
 };

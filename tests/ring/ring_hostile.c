@@ -7,6 +7,7 @@
  *
  *	ring_hostile [-s seed] [-m ms of scribbling] [-k cases] [substring]
  */
+#include "helper.h"
 #include "vring.h"
 #include "vs_int.h"
 #include <arpa/inet.h>
@@ -30,6 +31,8 @@ static struct shared {
 	_Atomic int error;		/* what the victim saw, -1: end of stream */
 	_Atomic uint64_t bytes;
 	_Atomic uint64_t wild;		/* words written */
+	_Atomic uint32_t other;		/* somebody else, who is stopped */
+	_Atomic uint64_t other_start;
 	char last[128];
 } *sh;
 static uint64_t seed = 1, scribble_ms = 60;
@@ -248,9 +251,9 @@ static void victim(uint32_t way)
 
 /* ---- the other one */
 
-enum { S_ONE, S_BOX, S_PAIR, S_ALL, S_NEAR, S_DATA, S_CLOSED, S_FIN, STYLES };
+enum { S_ONE, S_BOX, S_PAIR, S_ALL, S_NEAR, S_DATA, S_CLOSED, S_FIN, S_PIDS, STYLES };
 static const char *const style_name[] = { "one word once", "the box", "the pair page", "everything", "offsets near the truth",
-	"only bytes", "closed, said falsely", "fin, said falsely" };
+	"only bytes", "closed, said falsely", "fin, said falsely", "another process's pid" };
 
 static uint64_t value(struct ring *r, bool near)
 {
@@ -327,6 +330,7 @@ static void hostile(uint32_t style)
 	struct pair_side *us = &v->pair->side[st->ho.role];
 	uint64_t end;
 	pthread_t t;
+	int i;
 
 	atomic_fetch_add(&v->lookers, 1);	/* nothing is unmapped */
 	pthread_create(&t, NULL, feed, &fd);
@@ -349,6 +353,12 @@ static void hostile(uint32_t style)
 		case S_DATA: wild32(r.out->data, r.size, &r, "data"); break;
 		case S_CLOSED: atomic_store(&us->closed, 1 + (uint32_t)rnd() % 2); break;
 		case S_FIN: atomic_store(&us->fin, value(&r, true)); break;
+		case S_PIDS:
+			for (i = 0; i < NPROC; i++) {
+				atomic_store(&us->proc[i].start, sh->other_start);
+				atomic_store(&us->proc[i].pid, sh->other);
+			}
+			break;
 		}
 		nap_us(style == S_DATA ? 20 : (long)(rnd() % 3000));
 	} while (ms() < end && style != S_ONE);
@@ -356,6 +366,17 @@ static void hostile(uint32_t style)
 	pause();
 	for (;;)
 		pause();
+}
+
+/* Of our user, and with a rendezvous socket that takes connections; nothing answers there. */
+static void bystander(void)
+{
+	if (!helper_start())
+		_exit(3);
+	sh->other_start = helper_start_time();
+	sh->other = (uint32_t)getpid();
+	for (;;)
+		raise(SIGSTOP);
 }
 
 /* ---- a case */
@@ -375,12 +396,20 @@ static const char *run(uint32_t way, uint32_t style)
 	static char why[200];
 	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
 	socklen_t l = sizeof(a);
-	pid_t v, h;
+	pid_t v, h, other = -1;
 	int st = -1;
 	uint64_t end, c, t;
 	bool ended = false;
 
 	memset(sh, 0, sizeof(*sh));
+	if (style == S_PIDS) {
+		other = fork();
+		if (!other) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			bystander();
+		}
+		waitpid(other, NULL, WUNTRACED);
+	}
 	v = fork();
 	if (!v) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -407,10 +436,10 @@ static const char *run(uint32_t way, uint32_t style)
 		snprintf(why, sizeof(why), "the hostile end did not get to its end");
 	} else {
 		/* It holds still now. */
-		nap_us(150000);
+		nap_us(100000);
 		c = cpu_ns(v);
 		t = ms();
-		nap_us(200000);
+		nap_us(150000);
 		if (waitpid(v, &st, WNOHANG) == v)
 			ended = true;
 		else if ((cpu_ns(v) - c) / 1000000 > (ms() - t) * 6 / 10)
@@ -434,6 +463,10 @@ static const char *run(uint32_t way, uint32_t style)
 	} else if (st) {
 		snprintf(why, sizeof(why), "victim ended with %s %d", WIFSIGNALED(st) ? "signal" : "status",
 			 WIFSIGNALED(st) ? WTERMSIG(st) : WEXITSTATUS(st));
+	}
+	if (other > 0) {
+		kill(other, SIGKILL);
+		waitpid(other, NULL, 0);
 	}
 	return why[0] ? why : NULL;
 }
@@ -463,7 +496,8 @@ int main(int argc, char **argv)
 				const char *why;
 
 				snprintf(name, sizeof(name), "%s, victim in %s", style_name[style], way_name[way]);
-				if (!strstr(name, only))
+				/* A second each, and a way to wait is not what it is about. */
+				if (!strstr(name, only) || (style == S_PIDS && way != W_RECV && way != W_POLL && way != W_ET))
 					continue;
 				why = run(way, style);
 				seed = seed * 3 + 1;
