@@ -12,6 +12,7 @@
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/un.h>
 
 static const char *check_dir(void)
 {
@@ -435,6 +436,21 @@ out:
 	errno = e;
 }
 
+/* A socket of another pid namespace has a number that is nobody's here. */
+static bool nobody_there(const char *path)
+{
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	int fd = strlen(path) < sizeof(a.sun_path) ? helper_keep(sys_seqpacket()) : -1;
+	bool none;
+
+	if (fd < 0)
+		return false;
+	strcpy(a.sun_path, path);
+	none = sys_connect(fd, (struct sockaddr *)&a, sizeof(a)) < 0 && errno == ECONNREFUSED;
+	helper_close(fd);
+	return none;
+}
+
 /* Files of dead processes: their name or, for links, their target says whose they are. */
 static void sweep_one(const char *name)
 {
@@ -449,7 +465,7 @@ static void sweep_one(const char *name)
 	if (snprintf(path, sizeof(path), "%s/%s", d, name) >= (int)sizeof(path))
 		return;
 	if (sscanf(name, "r.%u.%llu", &pid, &start) == 2)
-		dead = pid <= INT32_MAX && sys_starttime((int)pid) != start;
+		dead = pid <= INT32_MAX && sys_starttime((int)pid) != start && nobody_there(path);
 	else if ((name[0] == 'o' || name[0] == 'l') && name[1] == '.')
 		dead = !read_link(path, &p32, &s64, NULL);
 	if (dead)
