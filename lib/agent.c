@@ -147,7 +147,7 @@ void agent_own(struct vsock *v, bool moved)
 		return;
 	}
 	v->owned = generation;
-	if (atomic_load(&st->remote))
+	if (vs_by_agents(st))
 		agent_notice(v);
 }
 
@@ -165,7 +165,7 @@ void agent_release(struct vsock *v, uint32_t reason)
 	/* An agent that we hung up on (frozen) keeps its place for ever; one that restarts knows nothing. */
 	o = own(v, st->moved);
 	if (v->owned && keep(&o, NULL)) {
-		if (atomic_load(&st->remote) && notice(v, &o))
+		if (vs_by_agents(st) && notice(v, &o))
 			keep(&o, st->ho.key);
 		keep(&m, NULL);
 	}

@@ -3,6 +3,7 @@
 #include "log.h"
 #include "meet.h"
 #include "mend.h"
+#include "near.h"
 #include "sys.h"
 #include "upgrade.h"
 #include <errno.h>
@@ -148,6 +149,9 @@ static void first_msg(struct chan *c, const uint8_t *buf, size_t n, int *fds, in
 		break;
 	case MSG_PULL:
 		mend_pull(c, &m, buf, n);
+		break;
+	case MSG_NEAR:
+		near_asked(c, &m, buf, n);
 		break;
 	default:
 		log_debug("rendezvous: unexpected %s", wire_name(m.type));

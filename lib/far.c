@@ -2,6 +2,7 @@
 #include "helper_int.h"
 #include "link_tcp.h"
 #include "sys.h"
+#include "vring.h"
 #include "vs_io.h"
 
 #define MS UINT64_C(1000000)
@@ -38,7 +39,8 @@ static bool look(struct vsock *v, uint64_t now)
 	bool flying = false;
 	int fd;
 
-	if (!st || !atomic_load(&st->remote) || atomic_load(&st->phase) & (PH_BITS & ~PH_CODED))
+	/* A near end's first link is as long as any other. */
+	if (!st || !vs_by_agents(st) || vring_of(v) || atomic_load(&st->phase) & (PH_BITS & ~PH_CODED))
 		return false;
 	if (!replay_used(&st->replay) && !changed)
 		return false;

@@ -181,7 +181,7 @@ static void ended(struct vsock *v)
 	if (!atomic_load(&v->pair->side[st->ho.role].closed) &&
 	    (!(atomic_load(&st->phase) & PH_NOREP) || atomic_load(&st->reason) == REASON_PARKED))
 		return;
-	if (atomic_load(&st->remote))
+	if (vs_by_agents(st))
 		agent_notice(v);
 	agent_release(v, REASON_CLOSED);
 }

@@ -53,6 +53,7 @@ struct chan {			/* a control channel: one UNIX seqpacket connection */
 	void (*on_end)(struct chan *c);		/* closed or too late; the channel is freed after */
 	struct vsock *v;
 	uint32_t birth;		/* v stands for another connection when they differ */
+	uint64_t nonce;		/* of what was asked there (near.c) */
 	struct chan *next;
 	bool dead;
 };

@@ -14,6 +14,7 @@ uint64_t mend_timers(uint64_t now);
 void mend_given(struct vsock *v, int fd);	/* closed by the program, bytes to deliver */
 void mend_forget(struct vsock *v);
 void mend_proc_add(struct vsock *v);		/* tells the peer that this process speaks for the end */
+struct vsock *mend_live_by_gid(const uint8_t *gid, enum ho_role role);
 void mend_fork_child(void);
 void mend_table_gone(void);	/* the helper's descriptors are void, and no longer its to close */
 

@@ -197,7 +197,7 @@ static int dial(uint32_t pid, uint64_t start, bool *refused)
  * page is asked for a second only: it may be a forked one that we never heard of,
  * and it may be anybody, whom a hostile peer would have us wait for.
  */
-static int dial_any(struct mend *m, bool *refused)
+static int dial_first(struct mend *m, bool *refused)
 {
 	struct pair_side *side = &m->v->pair->side[!mend_state_of(m)->ho.role];
 	bool patient = sys_now_ns() - m->since <= GRACE_NS;
@@ -216,23 +216,49 @@ static int dial_any(struct mend *m, bool *refused)
 	return fd;
 }
 
+/* True: somebody there takes connections; asked as soon as our old link is quiet. */
+static bool dial_any(struct mend *m, bool *refused)
+{
+	uint64_t now = sys_now_ns();
+	int fd = dial_first(m, refused);
+
+	if (fd < 0)
+		return false;
+	m->chan = chan_open(fd, now + ASK_NS, m->v);
+	if (!m->chan) {
+		helper_close(fd);
+		*refused = false;
+		return false;
+	}
+	m->chan->on_msg = on_answer;
+	m->chan->on_end = on_answer_end;
+	m->state = M_QUIET;
+	m->due = now;
+	return true;
+}
+
+bool mend_dial_near(struct mend *m)
+{
+	bool refused = true;
+
+	return dial_any(m, &refused);
+}
+
 void mend_dial(struct mend *m)
 {
 	struct vstate *st = mend_state_of(m);
 	struct pair_side *side = &m->v->pair->side[!st->ho.role];
 	uint64_t now = sys_now_ns();
 	bool refused = true;
-	int fd;
 
 	if (atomic_load(&st->remote)) {
 		mend_query(m);
 		return;
 	}
-	fd = dial_any(m, &refused);
-	if (fd < 0) {
+	if (!dial_any(m, &refused)) {
 		if (refused && (!atomic_load(&side->forked) || now - m->since > GRACE_NS)) {
 			/* It may only have moved. */
-			if (agent_up())
+			if (agent_up() || atomic_load(&st->near))
 				mend_query(m);
 			else
 				mend_give_up(m, REASON_GONE, 0);
@@ -241,14 +267,4 @@ void mend_dial(struct mend *m)
 		mend_again(m, refused ? 10 * MS : 0);
 		return;
 	}
-	m->chan = chan_open(fd, now + ASK_NS, m->v);
-	if (!m->chan) {
-		helper_close(fd);
-		mend_again(m, 0);
-		return;
-	}
-	m->chan->on_msg = on_answer;
-	m->chan->on_end = on_answer_end;
-	m->state = M_QUIET;
-	m->due = now;
 }

@@ -11,6 +11,7 @@
  * about it stands.
  */
 #include "mend_int.h"
+#include "peers.h"
 #include "helper_int.h"
 #include <netinet/in.h>
 
@@ -440,7 +441,10 @@ void mend_far_step(struct mend *m)
 		mend_query(m);
 		break;
 	case M_QUERY:
-		if (m->query && mend_state_of(m)->where.family && mend_fin_seen(m))
+		/* It was on this host, is no more, and no agent has heard of it elsewhere. */
+		if (atomic_load(&mend_state_of(m)->near) && sys_now_ns() >= m->since + LOST_NS && peers_dead(m->v))
+			mend_give_up(m, REASON_GONE, mend_last_word(m));
+		else if (m->query && mend_state_of(m)->where.family && mend_fin_seen(m))
 			mend_connect(m);
 		else
 			mend_query(m);

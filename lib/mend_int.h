@@ -104,12 +104,12 @@ int mend_unread_memfd(struct mend *m);		/* -1: nothing unread, or no memory */
 void mend_say_codec(struct mend *m, struct msg *req);
 void mend_answer_codec(struct mend *m, struct msg *ok);
 void mend_dial(struct mend *m);
+bool mend_dial_near(struct mend *m);		/* false: its process is not to be had on this host */
 void mend_ask(struct mend *m);
 void mend_answer(struct mend *m);
 void mend_follow(struct mend *m);
 void mend_say_refuse(struct chan *c, const struct msg *m, uint32_t reason);
 void mend_say_no(struct chan *c, const struct msg *m, struct vstate *st, uint32_t reason);
-struct vsock *mend_live_by_gid(const uint8_t *gid, enum ho_role role);
 /* The link was not broken after all: its end was announced just now. */
 void mend_cancel(struct mend *m);
 

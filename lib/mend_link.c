@@ -213,7 +213,7 @@ void mend_adopt(struct mend *m, int link, bool syn, const struct ho_plan *plan, 
 	if (st->shut_rd)
 		sys_shutdown(link, SHUT_RD);
 	/* Said again: an agent that had nobody to tell, while the other end moved, has forgotten it. */
-	if (atomic_load(&st->remote))
+	if (vs_by_agents(st))
 		agent_notice(v);
 	moved = st->moving;
 	st->moving = false;

@@ -107,6 +107,9 @@ void mend_query(struct mend *m)
 	m->state = M_QUERY;
 	/* After a FIN the other host itself is asked soon: an end whose agent is down cannot say that it closed. */
 	m->due = sys_now_ns() + (mend_fin_seen(m) ? ASK_NS : QUERY_NS);
+	/* A near one's process can be seen to be dead. */
+	if (atomic_load(&st->near) && sys_now_ns() < m->since + LOST_NS && m->due > m->since + LOST_NS)
+		m->due = m->since + LOST_NS;
 	if (m->due > m->since + conf()->deadline_ns)
 		m->due = m->since + conf()->deadline_ns + 1;
 }
@@ -120,6 +123,9 @@ void mend_location(const struct msg *in)
 	if (!st || (in->family != 4 && in->family != 6))
 		return;
 	st->moved = false;
+	/* Elsewhere than where we met. */
+	if (atomic_load(&st->near) && in->epoch > st->ho.peer_epoch)
+		vs_set_remote(v);
 	memcpy(st->where.host, in->host, 16);
 	st->where.family = in->family;
 	st->where.port = in->port;
@@ -128,7 +134,8 @@ void mend_location(const struct msg *in)
 	if (!m || m->state != M_QUERY)
 		return;
 	m->lost_since = 0;
-	mend_connect(m);
+	if (!atomic_load(&st->near) || !mend_dial_near(m))
+		mend_connect(m);
 }
 
 void mend_refused(const struct msg *in)
@@ -195,7 +202,7 @@ void mend_notice(const struct msg *in, const uint8_t *buf, size_t n)
 	struct msg checked;
 	int fd;
 
-	if (!st || !atomic_load(&st->remote))
+	if (!st || !vs_by_agents(st))
 		return;
 	if (wire_decode(&checked, st->ho.key, buf, n) != WIRE_OK) {
 		st->ho.refused++;

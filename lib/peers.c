@@ -1,4 +1,5 @@
 #include "peers.h"
+#include "meet.h"
 #include "vring.h"
 #include "vs_int.h"
 #include <stdlib.h>
@@ -63,6 +64,30 @@ bool peers_proved(const struct vsock *v, uint32_t pid, uint64_t start)
 		if (v->peer[i].pid == pid && v->peer[i].start == start)
 			return v->peer[i].proved;
 	return false;
+}
+
+static bool frozen(uint32_t pid, uint64_t start)
+{
+	const char *d = meet_dir();
+	char path[160], to[24];
+
+	return d && snprintf(path, sizeof(path), "%s/f.%u.%llu", d, pid, (unsigned long long)start) < (int)sizeof(path) &&
+		sys_readlink(path, to, sizeof(to)) > 0;
+}
+
+bool peers_dead(const struct vsock *v)
+{
+	bool any = false;
+	int i;
+
+	for (i = 0; i < NPROC; i++) {
+		if (!v->peer[i].proved)
+			continue;
+		any = true;
+		if (sys_starttime((int)v->peer[i].pid) == v->peer[i].start || frozen(v->peer[i].pid, v->peer[i].start))
+			return false;
+	}
+	return any;
 }
 
 /* Is this one of v's other end, and the link a ring? */

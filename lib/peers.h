@@ -21,6 +21,8 @@
  */
 void peers_prove(struct vsock *v, int chan_fd, uint32_t pid, uint64_t start);
 bool peers_proved(const struct vsock *v, uint32_t pid, uint64_t start);
+/* All that were proved have ended, and not to go on elsewhere: none left the mark of a frozen process. */
+bool peers_dead(const struct vsock *v);
 /* v is on a ring now. */
 void peers_watch(struct vsock *v);
 void peers_event(void *peer);

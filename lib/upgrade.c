@@ -4,6 +4,7 @@
 #include "log.h"
 #include "meet.h"
 #include "mend.h"
+#include "near.h"
 #include "peers.h"
 #include "sys.h"
 #include "vs_io.h"
@@ -197,15 +198,11 @@ void upgrade_hello(struct chan *c, const struct msg *m)
 		refuse(c, m->nonce, REASON_TUPLE);
 		return;
 	}
-	fd = helper_keep(sys_memfd("roam-pair", PAIR_SIZE));
-	pair = fd < 0 ? NULL : sys_map_shared(fd, PAIR_SIZE);
+	pair = near_page(&fd);
 	if (!pair || sys_random(w.gid, WIRE_GID) < 0 || sys_random(w.key, WIRE_KEY) < 0) {
 		r = REASON_MEMORY;
 		goto fail;
 	}
-	pair->magic = PAIR_MAGIC;
-	atomic_store(&pair->side[0].fin, PAIR_NO_FIN);
-	atomic_store(&pair->side[1].fin, PAIR_NO_FIN);
 	r = go_live(v, birth, HO_OPENER, w.gid, w.key, pair);
 	if (r)
 		goto fail;
@@ -247,10 +244,8 @@ static void on_welcome(struct chan *c, const uint8_t *buf, size_t n, int *fds, i
 		goto out;
 	}
 	r = REASON_MEMORY;
-	if (nfds != 1 || sys_memfd_size(fds[0]) < PAIR_SIZE)
-		goto out;
-	pair = sys_map_shared(fds[0], PAIR_SIZE);
-	if (!pair || pair->magic != PAIR_MAGIC)
+	pair = nfds == 1 ? near_page_map(fds[0]) : NULL;
+	if (!pair)
 		goto out;
 	r = go_live(v, c->birth, HO_ACCEPTOR, m.gid, m.key, pair);
 	if (!r) {
@@ -453,6 +448,7 @@ bool upgrade_answer_far(const struct msg *m)
 	}
 	if (!r) {
 		far_live(v);
+		near_look(v, m->pid, m->start);
 		return true;
 	}
 	log_debug("upgrade through the agents refused: %s", reason_word(r));

@@ -460,12 +460,15 @@ void vs_announce_fin(struct vsock *v, bool closed)
 
 	if (!st || !v->pair)
 		return;
-	me = &v->pair->side[st->ho.role];
-	if (atomic_load(&me->fin) >= PAIR_FIN_SOON)
-		atomic_store(&me->fin, vs_tx_off(st));
-	if (closed)
-		atomic_store(&me->closed, had_all(v, st) ? PAIR_CLOSED_CLEAN : PAIR_CLOSED);
-	if (atomic_load(&st->remote) && helper_running())
+	do {
+		me = &v->pair->side[st->ho.role];
+		if (atomic_load(&me->fin) >= PAIR_FIN_SOON)
+			atomic_store(&me->fin, vs_tx_off(st));
+		if (closed)
+			atomic_store(&me->closed, had_all(v, st) ? PAIR_CLOSED_CLEAN : PAIR_CLOSED);
+		/* The helper may just exchange the page (near.c). */
+	} while (me != &v->pair->side[st->ho.role]);
+	if (vs_by_agents(st) && helper_running())
 		helper_want(v, WANT_NOTICE);
 }
 
@@ -474,6 +477,7 @@ void vs_set_remote(struct vsock *v)
 	struct vstate *st = atomic_load(&v->st);
 
 	atomic_store(&st->remote, 1);
+	atomic_store(&st->near, false);
 	/* Counted by each process for itself. */
 	if (!v->far_counted) {
 		v->far_counted = true;
@@ -682,7 +686,7 @@ void vs_demote(struct vsock *v, uint32_t reason)
 		atomic_store(&v->pair->side[st->ho.role].closed, PAIR_CLOSED);
 	shlock_drop(&st->mx);
 	vs_phase(st, PH_NOREP, 0);
-	if (atomic_load(&st->remote))
+	if (vs_by_agents(st))
 		helper_want(v, WANT_NOTICE);
 }
 

@@ -148,6 +148,7 @@ struct vstate {
 	uint64_t live_ns, resent, stall_ns, stall_max_ns;
 	/* The other end is on another host, or was: the two meet through their agents. */
 	_Atomic uint8_t remote;
+	_Atomic bool near;		/* they met so, but are on one host (near.h) */
 	_Atomic bool silent_end;	/* ended in good order, but it was us who shut the socket */
 	_Atomic bool broke_end;		/* the link ended without an error: perhaps in good order */
 	bool moved;			/* we were elsewhere before, and the agents do not know yet */
@@ -231,7 +232,7 @@ struct vsock {
 	uint32_t index;
 	_Atomic uint32_t birth;			/* counts the connections this memory has stood for */
 	int slot, child_slot;
-	struct pair *pair;
+	struct pair *_Atomic pair;
 	struct epreg *regs;
 	uint32_t marked_pid;			/* listener: who left the marker */
 	struct tuple tuple;			/* once it was looked at for an upgrade */
@@ -324,6 +325,11 @@ void vs_reserve_slot(struct vsock *v);	/* fork: for the child, before the parent
 void vs_announce_fin(struct vsock *v, bool closed);
 /* The two ends meet through their agents from now on. */
 void vs_set_remote(struct vsock *v);
+/* The agents carry word of its end (NOTICE). */
+static inline bool vs_by_agents(struct vstate *st)
+{
+	return atomic_load(&st->remote) || atomic_load(&st->near);
+}
 /* The peer's side of the pair page says that its stream ends exactly where this link stands. */
 bool vs_fin_announced(struct vsock *v, struct vstate *st, int fd);
 void vs_fork_child(void);
