@@ -44,6 +44,7 @@ class Host:
         self.gate = f"10.0.{number}.1"
         self.gate6 = f"fd00:0:0:{number:x}::1"
         self.agent = None
+        self.prefix = []        # before every program: nsenter, say
         self.holder = subprocess.Popen(
             [f"rn{os.getpid()}-{name}", "infinity"], executable=shutil.which("sleep"),
             stdin=subprocess.DEVNULL, preexec_fn=self._begin)
@@ -330,6 +331,7 @@ class Lab:
 
     def spawn(self, host, argv, label=None, env=None, **how):
         label = f"{len(self.procs)}-{label or os.path.basename(str(argv[0]))}"
+        argv = [*host.prefix, *argv]
         p = Proc(argv, self.dir, label, env or self.case.environ(), host=host, **how)
         self.procs.append(p)
         self.case.procs.append(p)

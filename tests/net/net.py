@@ -15,7 +15,7 @@ sys.dont_write_bytecode = True
 
 import harness  # noqa: E402
 
-GROUPS = ["lab", "basic", "breaks", "moves", "agents", "park", "codec", "rates", "scale"]
+GROUPS = ["lab", "basic", "breaks", "moves", "near", "agents", "park", "codec", "rates", "scale"]
 DEFAULT = [g for g in GROUPS if g != "scale"]
 
 
