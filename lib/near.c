@@ -203,6 +203,9 @@ void near_asked(struct chan *c, const struct msg *req, const uint8_t *buf, size_
 	}
 	if (may(v, st) && same_pids(v, c->fd, req->pid) && has_loopback(v))
 		page = near_page(&fd);
+	/* It says so itself, when it has the page. */
+	if (page)
+		atomic_store(&page->side[!st->ho.role].family, v->family);
 	if (page && use(v, st, birth, page)) {
 		begin(v, c, req);
 		fill(st, &m, req->nonce);

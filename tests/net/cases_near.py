@@ -9,6 +9,7 @@ import shutil
 import socket
 
 import agents
+import cases_park
 import forge
 import walkers
 from cases_lab import with_lab
@@ -175,6 +176,11 @@ def killed(case, lab, agent_too):
     found = {r["error"] for r in c.results().values()}
     case.note(f"the client saw {', '.join(map(str, found))}")
     case.check(found, "the client reports nothing")
+
+
+def parked(case, lab, route):
+    """What is parked was on rings; the next instance's are new ones, and far."""
+    cases_park.replaced(case, lab, route, clients=5, ready=lambda c: wait_rings(5, c), ROAM_LINK=None)
 
 
 def half_closed(case, lab):
@@ -347,6 +353,8 @@ def cases(_args):
         c("frozen and thawed in place", frozen_here),
         c("the server is killed", killed, agent_too=False),
         c("the server and its agent are killed", killed, agent_too=True),
+        c("parked, the next instance on the same host", parked, route="BB"),
+        c("parked, the next instance on another host", parked, route="BC"),
         c("half closed", half_closed),
         c("short ones", many_short),
         c("not wanted by the client", not_wanted, hosts="AB", whose="c"),

@@ -17,29 +17,30 @@ def need_parking():
         raise Skip("the library has no ROAM_PARK yet")
 
 
-def instance(case, lab, host):
+def instance(case, lab, host, **changes):
     p = lab.spawn(host, [walkers.program(lab, "parker"), f"0.0.0.0:{PORT}"],
-                  label=f"parker-{host.name}", env=case.environ(ROAM_PARK=NAME))
+                  label=f"parker-{host.name}", env=case.environ(ROAM_PARK=NAME, **changes))
     p.expect(r"^listening on")
     return p
 
 
-def replaced(case, lab, route, clients, overlap=False):
+def replaced(case, lab, route, clients, overlap=False, ready=lambda c: None, **changes):
     """clients: connections with streams through the echo; a new instance on each
-    host of the route."""
+    host of the route, the first when the client is ready."""
     need_parking()
     agents.start_agents(lab)
     hosts = [lab.hosts[n] for n in route]
-    p = instance(case, lab, hosts[0])
+    p = instance(case, lab, hosts[0], **changes)
     c = walkers.client(lab, lab.A, f"{hosts[0].addr}:{PORT}", connections=clients,
-                       args=["-e"], rate=3_000_000 / clients)
+                       args=["-e"], rate=3_000_000 / clients, env=case.environ(**changes))
     c.wait_upgraded(clients, 20)
     wait_for(lambda: len(p.connections("upgraded")) >= clients, 10, "the server's side")
+    ready(c)
     for to in hosts[1:]:
-        new = instance(case, lab, to) if overlap and to is not p.host else None
+        new = instance(case, lab, to, **changes) if overlap and to is not p.host else None
         p.signal(15)
         case.check(p.wait(10) == 0, f"{p.label} ended badly")
-        p = new or instance(case, lab, to)
+        p = new or instance(case, lab, to, **changes)
         c.wait_bytes(2_000_000, 20, f"the new instance on {to.name} answers")
     c.finish()
     c.proc.succeed(20)
