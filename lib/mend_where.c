@@ -198,6 +198,7 @@ void mend_notice(const struct msg *in, const uint8_t *buf, size_t n)
 	struct vsock *v = mend_live_by_gid(in->gid, !theirs);
 	struct vstate *st = v ? atomic_load(&v->st) : NULL;
 	struct pair_side *side;
+	uint32_t open = 0;
 	struct mend *m;
 	struct msg checked;
 	int fd;
@@ -212,8 +213,9 @@ void mend_notice(const struct msg *in, const uint8_t *buf, size_t n)
 	side = &v->pair->side[theirs];
 	if (checked.fin < PAIR_FIN_SOON)
 		atomic_store(&side->fin, checked.fin);
+	/* A near one has written it there itself, and more (PAIR_CLOSED_CLEAN). */
 	if (checked.flags & MSGF_CLOSED)
-		atomic_store(&side->closed, 1);
+		atomic_compare_exchange_strong(&side->closed, &open, PAIR_CLOSED);
 	m = v->mend;
 	if (!m || touched(m) || !(atomic_load(&st->phase) & PH_MEND) || m->in.type)
 		return;

@@ -6,6 +6,7 @@ every "host" of the lab would be found out to be the same one.
 import os
 import re
 import shutil
+import signal
 import socket
 
 import agents
@@ -291,6 +292,8 @@ def other_user(case, lab):
         os.symlink(os.path.join(lab.roam_dir, name), os.path.join(own, name))
     os.chown(own, NOBODY, NOBODY)
     s = walkers.server(lab, lab.B, rate=2_000_000, env=may_ring(case))
+    # its offer is not passed on before the socket is where it is looked for
+    lab.B.agent.proc.signal(signal.SIGSTOP)
     program = os.path.join(case.dir, "walker")
     shutil.copy(walkers.program(lab, "walker"), program)
     env = may_ring(case, ROAM_DIR=own)
@@ -302,8 +305,8 @@ def other_user(case, lab):
         for n in found:
             os.symlink(os.path.join(own, n), os.path.join(lab.roam_dir, n))
         return found
-    # its helper begins when it makes its offer; the server may answer only then
     wait_for(rendezvous, 10, "the rendezvous socket")
+    lab.B.agent.proc.signal(signal.SIGCONT)
     wait_for(lambda: c.connections("upgraded"), 10, "the upgrade")
     wait_for(lambda: "belongs to another user" in s.proc.err(), 5, "the server to look at it")
     s.wait_bytes(1_500_000)
