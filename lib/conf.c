@@ -2,6 +2,7 @@
 #include "spin.h"
 #include "log.h"
 #include "sys.h"
+#include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,10 +10,44 @@
 struct conf roam_conf;
 _Atomic bool roam_conf_ready;
 
+/* What the program has asked for (roam_set); the environment goes before it. */
+static struct {
+	const char *name;
+	char value[sizeof(roam_conf.dir)];
+} asked[] = {
+	{ .name = "ROAM" }, { .name = "ROAM_DIR" }, { .name = "ROAM_LOG" }, { .name = "ROAM_LINK" },
+	{ .name = "ROAM_SPIN" }, { .name = "ROAM_CODEC" }, { .name = "ROAM_DEADLINE" }, { .name = "ROAM_PARK" },
+};
+
+int conf_set(const char *name, const char *value)
+{
+	size_t i;
+
+	if (atomic_load(&roam_conf_ready))
+		return EBUSY;
+	for (i = 0; i < ARRAY_SIZE(asked); i++)
+		if (!strcmp(asked[i].name, name) && strlen(value) < sizeof(asked[i].value)) {
+			strcpy(asked[i].value, value);
+			return 0;
+		}
+	return EINVAL;
+}
+
+static const char *setting(const char *var)
+{
+	const char *v = getenv(var);
+	size_t i;
+
+	for (i = 0; !v && i < ARRAY_SIZE(asked); i++)
+		if (!strcmp(asked[i].name, var) && *asked[i].value)
+			v = asked[i].value;
+	return v;
+}
+
 /* The index of the environment's word in `words`, or 0 with a complaint. */
 static uint8_t choice(const char *var, const char *const *words)
 {
-	const char *v = getenv(var);
+	const char *v = setting(var);
 	char list[80] = "";
 	size_t n = 0;
 	int i;
@@ -30,7 +65,7 @@ static uint8_t choice(const char *var, const char *const *words)
 
 static uint64_t seconds(const char *var, uint64_t dflt, uint64_t max)
 {
-	const char *v = getenv(var);
+	const char *v = setting(var);
 	char *end;
 	unsigned long long n;
 
@@ -47,7 +82,7 @@ static uint64_t seconds(const char *var, uint64_t dflt, uint64_t max)
 
 static void find_dir(struct conf *c)
 {
-	const char *d = getenv("ROAM_DIR"), *run = getenv("XDG_RUNTIME_DIR");
+	const char *d = setting("ROAM_DIR"), *run = getenv("XDG_RUNTIME_DIR");
 	int n;
 
 	if (d && *d)
@@ -89,8 +124,8 @@ void conf_load(void)
 	atomic_store(&spin_tcp, roam_conf.spin == CONF_SPIN_TCP);
 	roam_conf.codec = choice("ROAM_CODEC", codec);
 	roam_conf.deadline_ns = seconds("ROAM_DEADLINE", 60, 86400) * UINT64_C(1000000000);
-	if (getenv("ROAM_PARK"))
-		snprintf(roam_conf.park, sizeof(roam_conf.park), "%s", getenv("ROAM_PARK"));
+	if (setting("ROAM_PARK"))
+		snprintf(roam_conf.park, sizeof(roam_conf.park), "%s", setting("ROAM_PARK"));
 	find_dir(&roam_conf);
 	log_open();
 	atomic_store(&roam_conf_ready, true);

@@ -1,4 +1,4 @@
-/* What the user asked for.  Read once, from the environment, at first use. */
+/* What the user asked for, in the environment, or else the program.  Read once, at first use. */
 #ifndef ROAM_CONF_H
 #define ROAM_CONF_H
 
@@ -21,6 +21,7 @@ struct conf {
 extern struct conf roam_conf;
 extern _Atomic bool roam_conf_ready;
 void conf_load(void);
+int conf_set(const char *name, const char *value);	/* roam_set; 0 or an errno */
 
 static inline const struct conf *conf(void)
 {

@@ -1,6 +1,7 @@
 #include "freeze.h"
 #include "agent.h"
 #include "command.h"
+#include "event.h"
 #include "helper_int.h"
 #include "log.h"
 #include "meet.h"
@@ -117,6 +118,7 @@ static void thaw(void)
 	on = false;
 	log_info("thawed%s", moved ? " in another place" : "");
 	helper_open_again();
+	event_say(NULL, ROAM_EVENT_THAWED, 0, moved);
 	meet_moved();
 	each(mend_thaw, moved);
 	agent_want();
@@ -146,6 +148,7 @@ static void complete(int64_t n)
 		return;
 	}
 	log_info("frozen connections=%lld", (long long)n);
+	event_say(NULL, ROAM_EVENT_FROZEN, 0, (uint64_t)n);
 	/* With this word the agent keeps our ends' places when we hang up: it must arrive. */
 	for (i = 0; i < REPORT_TRIES && !command_report(nonce, REASON_NONE, (uint64_t)n, -1); i++)
 		sys_nap_us(1000);

@@ -3,6 +3,7 @@
 #include "conf.h"
 #include "agent.h"
 #include "ep.h"
+#include "event.h"
 #include "far.h"
 #include "freeze.h"
 #include "log.h"
@@ -612,6 +613,7 @@ void helper_fork_child(void)
 	freeze_fork_child();
 	park_fork_child();
 	reap_fork_child();
+	event_fork_child();
 	vring_fork_child();
 	peers_fork_child();
 	atomic_store(&state, OFF);

@@ -1,4 +1,5 @@
 #include "list.h"
+#include "conf.h"
 #include "helper.h"
 #include "link_tcp.h"
 #include "listing.h"
@@ -62,11 +63,12 @@ static void fill_live(struct vsock *v, struct vstate *st, struct listing *l)
 	memcpy(l->agent_host, st->where.host, 16);
 }
 
-/* Why is it not persistent (yet)? */
-static uint32_t why(struct vsock *v)
+uint32_t list_why(struct vsock *v)
 {
 	struct tuple t;
 
+	if (atomic_load(&v->barred) || conf()->off)
+		return REASON_OFF;
 	if (v->never)
 		return v->never;
 	if (v->why_far)
@@ -85,7 +87,7 @@ static void fill_plain(struct vsock *v, int fd, struct listing *l)
 
 	l->link = LISTING_PLAIN;
 	l->role = v->role;
-	l->reason = why(v);
+	l->reason = list_why(v);
 	if (sys_getsockname(fd, (struct sockaddr *)&ss, &n) == 0)
 		name_of(&ss, l, true);
 	n = sizeof(ss);

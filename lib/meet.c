@@ -405,7 +405,7 @@ void vs_try_meet(struct vsock *v)
 	/* Another thread, or a signal handler, is at it. */
 	if (atomic_exchange(&v->next_try, UINT32_MAX) == UINT32_MAX)
 		return;
-	if (v->never || conf()->off || roam_vfork_child || atomic_load(&v->kind) != VS_CONN ||
+	if (v->never || atomic_load(&v->barred) || conf()->off || roam_vfork_child || atomic_load(&v->kind) != VS_CONN ||
 	    atomic_load(&v->mode) != VS_PLAIN)
 		goto out;
 	if (!meet_tuple(v, fd, &t)) {

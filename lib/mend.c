@@ -19,6 +19,7 @@
 #include "mend_int.h"
 #include "coding.h"
 #include "vs_int.h"
+#include "event.h"
 #include "freeze.h"
 #include "park.h"
 
@@ -198,6 +199,9 @@ void mend_give_up(struct mend *m, uint32_t reason, int err)
 		log_debug("%s closed by the other end", id);
 	else
 		log_info("%s ended reason=%s (%s)", id, reason_word(reason), reason_text(reason));
+	/* An end in good order is told as an end, by the next receive. */
+	if (reason != REASON_CLOSED)
+		event_say(v, ROAM_EVENT_PLAIN, reason, 0);
 	atomic_store(&st->reason, reason);
 	atomic_store(&st->judged, 1);
 	ho_kill(&st->ho, reason);

@@ -1,6 +1,7 @@
 /* What did the old link carry?  And the new one takes its place. */
 #include "mend_int.h"
 #include "coding.h"
+#include "event.h"
 #include "peers.h"
 
 /* What we gave back may not have arrived (kept): it is stated again, behind the bytes that the link brought. */
@@ -216,6 +217,7 @@ void mend_adopt(struct mend *m, int link, bool syn, const struct ho_plan *plan, 
 	if (vs_by_agents(st))
 		agent_notice(v);
 	moved = st->moving;
+	moved ? st->moves++ : st->resumes++;
 	st->moving = false;
 	if (atomic_load(&st->ring_never) || v->no_ring)
 		vring_say(v, PAIR_RING_NO);
@@ -238,6 +240,7 @@ void mend_adopt(struct mend *m, int link, bool syn, const struct ho_plan *plan, 
 		 vring_of(v) ? " link=ring" : coded ? " link=codec" : moved ? " link=tcp" : "");
 	if (!good)
 		coding_broken(v, link);
+	event_say(v, moved ? ROAM_EVENT_LINK : ROAM_EVENT_MENDED, 0, stall);
 	mend_rest(m);
 	mend_drop_lead(m);
 	/* After the phase: what the program hears from the new socket it may act upon. */

@@ -490,6 +490,15 @@ bool ring_all_taken(const struct ring *r)
 	return r->direct && load(&r->out->taken) == load(&r->end->tail);
 }
 
+uint64_t ring_taken(const struct ring *r)
+{
+	/* In this order: what was taken was sent before. */
+	uint64_t t = r->direct ? load(&r->out->taken) : load(&r->in->head);
+	uint64_t head = load(&r->end->head), tail = load(&r->end->tail);
+
+	return t - head <= tail - head ? t : head;
+}
+
 size_t ring_unread(const struct ring *r, uint64_t off, const uint8_t **p)
 {
 	uint64_t tail = load(&r->end->tail), head = load(&r->end->head);

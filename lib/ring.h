@@ -169,6 +169,8 @@ long ring_room(struct ring *r);
 
 /* Had a peer that was killed read all that we sent? (direct) */
 bool ring_all_taken(const struct ring *r);
+/* Up to where the peer says that it has read our stream; within what is possible. */
+uint64_t ring_taken(const struct ring *r);
 /* Sending: sent bytes the peer has not credited, contiguous from `off`; 0 at the end. */
 size_t ring_unread(const struct ring *r, uint64_t off, const uint8_t **p);
 /* After a lock was taken over from a dead owner: what it sent is told, sleepers are woken once more. */

@@ -1,6 +1,7 @@
 #include "upgrade.h"
 #include "agent.h"
 #include "conf.h"
+#include "event.h"
 #include "log.h"
 #include "meet.h"
 #include "mend.h"
@@ -111,6 +112,9 @@ static uint32_t go_live(struct vsock *v, uint32_t birth, enum ho_role role, cons
 	uint32_t r = REASON_BUSY;
 	int i, fd;
 
+	/* The program has forbidden it while the offer was out. */
+	if (atomic_load(&v->barred))
+		return REASON_OFF;
 	for (i = 0; i < 5; i++) {
 		if (!switch_begin(v))
 			continue;
@@ -149,6 +153,7 @@ static void log_live(struct vsock *v)
 	log_info("%s upgraded peer=%s%s%s:%u role=%s", id, p->ss_family == AF_INET6 ? "[" : "", a,
 		 p->ss_family == AF_INET6 ? "]" : "", port,
 		 st->ho.role == HO_OPENER ? "opener" : "acceptor");
+	event_say(v, ROAM_EVENT_PERSISTENT, 0, 0);
 }
 
 static bool same_tuple(const struct msg *m, const struct tuple *t)

@@ -1,4 +1,5 @@
 #include "coding.h"
+#include "event.h"
 #include "vring.h"
 #include "vs_int.h"
 
@@ -139,12 +140,14 @@ void vs_break(struct vsock *v, int err, const char *why)
 			vs_log_id(v, id);
 			/* The notice of a clean end may just be on its way from another host. */
 			atomic_store(&st->broke_end, !err && (!strcmp(why, "end") || !strcmp(why, "hangup")));
-			if (st->moving)
+			if (st->moving) {
 				log_debug("%s moving", id);
-			else if (atomic_load(&st->remote) && atomic_load(&st->broke_end))
+			} else if (atomic_load(&st->remote) && atomic_load(&st->broke_end)) {
 				log_debug("%s end of the link, asking", id);
-			else
+			} else {
 				log_info("%s broken reason=%s", id, why);
+				event_say(v, ROAM_EVENT_BROKEN, 0, 0);
+			}
 			break;
 		}
 	}

@@ -1,6 +1,7 @@
 #include "vsock.h"
 #include "coding.h"
 #include "ep.h"
+#include "event.h"
 #include "helper.h"
 #include "link_tcp.h"
 #include "log.h"
@@ -123,7 +124,8 @@ struct vsock *vs_new(int fd, int family, enum vs_kind kind)
 	v->offer_nonce = 0;
 	v->offer_far = false;
 	v->why_far = 0;
-	v->no_ring = false;
+	v->no_ring = 0;
+	atomic_store(&v->barred, false);
 	atomic_store(&v->want, 0);
 	v->mend = NULL;
 	v->orphan = false;
@@ -686,6 +688,7 @@ void vs_demote(struct vsock *v, uint32_t reason)
 		atomic_store(&v->pair->side[st->ho.role].closed, PAIR_CLOSED);
 	shlock_drop(&st->mx);
 	vs_phase(st, PH_NOREP, 0);
+	event_say(v, ROAM_EVENT_PLAIN, reason, 0);
 	if (vs_by_agents(st))
 		helper_want(v, WANT_NOTICE);
 }

@@ -146,6 +146,7 @@ struct vstate {
 	struct names names;
 	/* what the listing shows */
 	uint64_t live_ns, resent, stall_ns, stall_max_ns;
+	uint32_t resumes, moves;
 	/* The other end is on another host, or was: the two meet through their agents. */
 	_Atomic uint8_t remote;
 	_Atomic bool near;		/* they met so, but are on one host (near.h) */
@@ -237,7 +238,8 @@ struct vsock {
 	uint32_t marked_pid;			/* listener: who left the marker */
 	struct tuple tuple;			/* once it was looked at for an upgrade */
 	_Atomic uint64_t offer_nonce;			/* our offer that is out (acceptor: that we took), 0 none */
-	bool no_ring;					/* the application set what a ring cannot do */
+	uint8_t no_ring;				/* NO_RING_...: a ring cannot do what the application set, or may not be */
+	_Atomic bool barred;				/* roam_policy: it stays, or becomes, plain */
 	_Atomic bool offer_far;				/* it goes through the agents */
 	_Atomic uint8_t why_far;			/* what they said */
 	/* the helper's */
@@ -253,6 +255,10 @@ struct vsock {
 	struct parked *parked;			/* what it goes on from, until the helper has taken it */
 	_Atomic bool orphan;				/* closed by the application, not yet delivered */
 };
+
+/* vsock.no_ring */
+#define NO_RING_SET	1u	/* something that only the kernel does */
+#define NO_RING_POLICY	2u	/* roam_policy */
 
 /* vsock.want */
 #define WANT_MEET	1u	/* the offer was found: dial the opener */

@@ -1,5 +1,6 @@
 /* Making, naming and ending connections. */
 #include "wrap.h"
+#include "api.h"
 #include "conf.h"
 #include "cover.h"
 #include "ep.h"
@@ -74,6 +75,8 @@ static int accepted(int lfd, int fd)
 		v = fresh(fd, family, VS_CONN);
 		if (v) {
 			v->role = HO_ACCEPTOR;
+			if (unlikely(l && (atomic_load(&l->barred) || l->no_ring & NO_RING_POLICY)))
+				api_inherit(l, v);
 			if (!conf()->off && !v->never && !cover_lost)
 				atomic_store(&v->next_try, MEET_FIRST_ACCEPTOR);
 			if (unlikely(atomic_load(&park_waiting)))
@@ -219,7 +222,7 @@ int __wrap_setsockopt(int fd, int level, int name, const void *val, socklen_t le
 	r = sys_setsockopt(fd, level, name, val, len);
 	/* The kernel has checked the call. On the link that takes the ring's place it is made again. */
 	if (v && r == 0 && not_on_a_ring(level, name, val, len)) {
-		v->no_ring = true;
+		v->no_ring |= NO_RING_SET;
 		if (!vs_bare(v)) {
 			vring_leave(v, true);
 			r = sys_setsockopt(fd, level, name, val, len);

@@ -2,6 +2,7 @@
 #include "coding.h"
 #include "wrap.h"
 #include "ep.h"
+#include "event.h"
 #include "helper.h"
 #include "log.h"
 #include "vring.h"
@@ -81,6 +82,7 @@ static void moved(int from, int to)
 {
 	helper_moved(from, to);
 	log_moved(from, to);
+	event_moved(from, to);
 }
 
 /* Makes the number `to` free of what it was to us. False: fd is not open. */
@@ -135,7 +137,7 @@ static void nonblocking(struct vsock *v, bool on)
 /* A signal for each arrival: only the kernel can do that. */
 static void asynchronous(struct vsock *v)
 {
-	v->no_ring = true;
+	v->no_ring |= NO_RING_SET;
 	if (!vs_bare(v))
 		vring_leave(v, true);
 }

@@ -2,6 +2,7 @@
 """headers.py CC...: each header compiles alone, and the pure core stays pure."""
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,20 @@ def compile_alone(cc, header):
         done = subprocess.run([*cc, *flags, f.name], stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, text=True)
     return done.stdout.splitlines()[:6] if done.returncode else []
+
+
+def public(cc):
+    """roam.h is compiled by others: as strict C99, and as C++."""
+    bad = []
+    for compiler, flags in ((cc, ["-std=c99", "-x", "c"]), ([shutil.which("g++")], ["-std=c++11", "-x", "c++"])):
+        if not compiler[0]:
+            continue
+        use = '#include <roam.h>\nint main(void) { return roam_linked() ? roam_events() : 0; }\n'
+        done = subprocess.run([*compiler, *flags, "-pedantic-errors", "-Wall", "-Wextra", "-Werror", f"-I{TOP / 'lib'}",
+                               "-fsyntax-only", "-"], input=use, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              text=True)
+        bad += done.stdout.splitlines()[:6] if done.returncode else []
+    return bad
 
 
 def includes(path):
@@ -57,7 +72,8 @@ def main():
     headers = sum((sorted((TOP / d).glob("*.h")) for d in ("lib", "wrap", "agent")), [])
     checks = [(f"{h.parent.name}/{h.name} compiles alone",
                lambda h=h: compile_alone(cc, str(h))) for h in headers]
-    return tap.run(checks + [("the core knows no descriptor and no clock", pure),
+    return tap.run(checks + [("roam.h is fit for others", lambda: public(cc)),
+                             ("the core knows no descriptor and no clock", pure),
                              ("lib/ includes nothing of wrap/", layers)])
 
 

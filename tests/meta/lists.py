@@ -41,6 +41,6 @@ def settings():
         found[var] = arrays[array]
     for var in re.findall(r'seconds\("(\w+)"', src):
         found[var] = None
-    for var in re.findall(r'getenv\("(\w+)"\)', src):
+    for var in re.findall(r'(?:getenv|setting)\("(\w+)"\)', src):
         found.setdefault(var, None)
     return found
