@@ -114,7 +114,8 @@ static bool count_plain(struct vsock *v, struct vstate *st, int fd, struct roam_
 
 	if (link_count(fd, st ? st->link_syn : v->role == HO_OPENER, &c) < 0)
 		return false;
-	if (c.state != LINK_ESTABLISHED && c.state != LINK_CLOSE_WAIT && c.state != LINK_CLOSED)
+	if ((c.state != LINK_ESTABLISHED && c.state != LINK_CLOSE_WAIT && c.state != LINK_CLOSED) ||
+	    (c.state == LINK_CLOSED && st && tx + c.sent == vs_tx_off(st) + 1))
 		c.sent--;
 	s->sent = tx + c.sent;
 	s->delivered = tx + (c.acked < c.sent ? c.acked : c.sent);

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""A tiny program is re-linked in the three ways that the README names.
+"""A tiny program is re-linked in the ways that the README names.
 
-as a meson parent project, against an installed copy through pkg-config, and by
-the bare compiler with the response file. Each result must hold the entries,
-make its echo round trip, and be upgraded on both sides. TAP.
+As a meson parent project, against an installed copy through pkg-config, meson,
+CMake and make, and by the bare compiler with the response file. Each result must
+hold the entries, make its echo round trip, and be upgraded on both sides. A
+second one (ask.c) uses roam.h, and must also run without the library. TAP.
 """
 import argparse
 import os
@@ -91,6 +92,7 @@ def main():
     meson = shutil.which("meson")
 
     def install(tmp):
+        """The prefix below which it was installed; roam.pc is told that it lies there."""
         if not meson:
             raise tap.Skip("meson is not installed")
         run([meson, "install", "-C", args.build_dir, "--no-rebuild", "--quiet",
@@ -98,50 +100,149 @@ def main():
         pcs = list((tmp / "root").rglob("roam.pc"))
         if len(pcs) != 1:
             raise Fail(f"{len(pcs)} files roam.pc were installed")
-        prefix = re.search(r"^prefix=(.*)$", pcs[0].read_text(), re.M)[1]
-        return pcs[0], tmp / "root" / prefix.lstrip("/")
+        text = pcs[0].read_text()
+        prefix = tmp / "root" / re.search(r"^prefix=(.*)$", text, re.M)[1].lstrip("/")
+        pcs[0].write_text(re.sub(r"^prefix=.*$", f"prefix={prefix}", text, flags=re.M))
+        return prefix, pcs[0].parent
+
+    def only(prefix, name):
+        found = list(prefix.rglob(name))
+        if len(found) != 1:
+            raise Fail(f"{len(found)} files {name} were installed")
+        return found[0]
+
+    def sources(tmp, example):
+        """What a user's project has: the example's build file and the programs."""
+        src = tmp / "src"
+        shutil.copytree(HERE / example, src)
+        for c in ("echo.c", "ask.c"):
+            shutil.copy(HERE / c, src)
+        return src
+
+    def both(where, tmp):
+        try_out(where / "echo", tmp)
+        said = run([where / "ask"], env=environ())
+        if not said.startswith("with roam"):
+            raise Fail(f"ask says: {said}")
+
+    def need(program):
+        return shutil.which(program) or tap_skip(f"{program} is not installed")
+
+    def tap_skip(why):
+        raise tap.Skip(why)
+
+    def with_meson(tmp, src, **env):
+        env = environ(CC=" ".join(cc), **env)
+        run([meson, "setup", "--wrap-mode=nodownload", tmp / "b", src], env=env)
+        run([meson, "compile", "-C", tmp / "b", "echo", "ask"], env=env)
+        both(tmp / "b", tmp)
 
     def subproject(tmp):
         if not meson:
             raise tap.Skip("meson is not installed")
-        src = tmp / "src"
-        shutil.copytree(HERE / "parent", src)
-        shutil.copy(HERE / "echo.c", src)
+        src = sources(tmp, "meson")
         (src / "subprojects").mkdir()
         # What a user's checkout has: the sources, no build directories.
         shutil.copytree(TOP, src / "subprojects/roam",
                         ignore=shutil.ignore_patterns("build*", ".git", "__pycache__"))
-        env = environ(CC=" ".join(cc))
-        run([meson, "setup", "--wrap-mode=nodownload", tmp / "b", src], env=env)
-        run([meson, "compile", "-C", tmp / "b", "consumer"], env=env)
-        try_out(tmp / "b/consumer", tmp)
+        with_meson(tmp, src)
+
+    def meson_installed(tmp):
+        need("pkg-config")
+        _, pc = install(tmp)
+        with_meson(tmp, sources(tmp, "meson"), PKG_CONFIG_PATH=str(pc))
 
     def installed(tmp):
-        pkgconf = shutil.which("pkg-config")
-        if not pkgconf:
-            raise tap.Skip("pkg-config is not installed")
-        pc, prefix = install(tmp)
-        env = environ(PKG_CONFIG_PATH=str(pc.parent))
-        flags = run([pkgconf, "--cflags", "--libs", f"--define-variable=prefix={prefix}",
-                     "roam"], env=env).split()
-        run([*cc, "-O2", HERE / "echo.c", "-o", tmp / "consumer", *flags])
-        try_out(tmp / "consumer", tmp)
+        pkgconf = need("pkg-config")
+        _, pc = install(tmp)
+        flags = run([pkgconf, "--cflags", "--libs", "roam"], env=environ(PKG_CONFIG_PATH=str(pc))).split()
+        for name in ("echo", "ask"):
+            run([*cc, "-O2", HERE / f"{name}.c", "-o", tmp / name, *flags])
+        both(tmp, tmp)
+
+    def with_cmake(tmp, example, **env):
+        cmake = need("cmake")
+        env = environ(CC=" ".join(cc), **env)
+        run([cmake, "-S", sources(tmp, example), "-B", tmp / "b"], env=env)
+        run([cmake, "--build", tmp / "b"], env=env)
+        both(tmp / "b", tmp)
+
+    def cmake_package(tmp):
+        need("cmake")
+        prefix, _ = install(tmp)
+        only(prefix, "roamConfigVersion.cmake")
+        with_cmake(tmp, "cmake", CMAKE_PREFIX_PATH=str(prefix))
+
+    def cmake_pkgconfig(tmp):
+        need("cmake")
+        need("pkg-config")
+        _, pc = install(tmp)
+        with_cmake(tmp, "cmake-pkgconfig", PKG_CONFIG_PATH=str(pc))
+
+    def makefile(tmp):
+        prefix, _ = install(tmp)
+        src = sources(tmp, "make")
+        run([need("make"), "-C", src, f"CC={' '.join(cc)}", f"ROAM={prefix}",
+             f"LIBDIR={only(prefix, 'libroam.a').parent}"], env=environ())
+        both(src, tmp)
 
     def response_file(tmp):
-        _, prefix = install(tmp)
-        rsp = list(prefix.rglob("roam.rsp"))
-        lib = list(prefix.rglob("libroam.a"))
-        if len(rsp) != 1 or len(lib) != 1:
-            raise Fail("roam.rsp or libroam.a is not installed")
+        prefix, _ = install(tmp)
         # Fortified: the names of the calls change, the list must know them.
-        run([*cc, "-O2", "-D_FORTIFY_SOURCE=2", HERE / "echo.c", "-o", tmp / "consumer",
-             f"-Wl,@{rsp[0]}", "-L", lib[0].parent, "-lroam", "-lsodium", "-l:libz.a", "-pthread"])
-        try_out(tmp / "consumer", tmp)
+        for name in ("echo", "ask"):
+            run([*cc, "-O2", "-D_FORTIFY_SOURCE=2", HERE / f"{name}.c", "-o", tmp / name,
+                 f"-I{only(prefix, 'roam.h').parent}", f"-Wl,@{only(prefix, 'roam.rsp')}",
+                 "-L", only(prefix, "libroam.a").parent, "-lroam", "-lsodium", "-l:libz.a", "-pthread"])
+        both(tmp, tmp)
+
+    def without(tmp):
+        """roam.h in a program that is not re-linked: however it is linked, it runs, and knows it."""
+        prefix, _ = install(tmp)
+        inc = f"-I{only(prefix, 'roam.h').parent}"
+        bad = []
+        for flags in ([], ["-O2", "-fPIE", "-pie"], ["-fno-pie", "-no-pie"], ["-O2", "-flto"], ["-static"],
+                      ["-static-pie"], ["-Wl,-z,now"], ["-Wl,--gc-sections", "-s"]):
+            try:
+                run([*cc, "-Wall", "-Wextra", "-Werror", inc, *flags, HERE / "ask.c", "-o", tmp / "ask"])
+            except Fail as e:
+                # A compiler without that kind of link is not ours to mend.
+                if "-flto" in flags or "-static-pie" in flags:
+                    continue
+                raise e
+            said = run([tmp / "ask"])
+            if said != "without roam\n":
+                bad.append(f"{' '.join(flags)}: {said}")
+        if bad:
+            raise Fail("\n".join(bad))
+
+    def library(tmp):
+        """A shared library of the program asks: with -lroam in the program it finds the functions there."""
+        prefix, _ = install(tmp)
+        inc = f"-I{only(prefix, 'roam.h').parent}"
+        src, main_c = tmp / "lib.c", tmp / "main.c"
+        src.write_text((HERE / "ask.c").read_text().replace("int main(void)", "int ask(void)"))
+        main_c.write_text("int ask(void);\nint main(void) { return ask(); }\n")
+        run([*cc, "-shared", "-fPIC", "-O2", inc, src, "-o", tmp / "libask.so"])
+        base = [*cc, main_c, "-o", tmp / "ask", f"-L{tmp}", "-lask", f"-Wl,-rpath,{tmp}"]
+        run(base)
+        if run([tmp / "ask"]) != "without roam\n":
+            raise Fail("it finds roam where there is none")
+        run([*base, f"-Wl,@{only(prefix, 'roam.rsp')}", "-L", only(prefix, "libroam.a").parent, "-lroam",
+             "-lsodium", "-l:libz.a", "-pthread"])
+        said = run([tmp / "ask"], env=environ())
+        if not said.startswith("with roam"):
+            raise Fail(f"the library says: {said}")
 
     return tap.run([
-        ("as a subproject of a meson project", in_tmp(subproject)),
-        ("against an installed copy, with pkg-config", in_tmp(installed)),
-        ("by the bare compiler, with the response file", in_tmp(response_file)),
+        ("meson: as a subproject", in_tmp(subproject)),
+        ("meson: against an installed copy", in_tmp(meson_installed)),
+        ("pkg-config: against an installed copy", in_tmp(installed)),
+        ("CMake: find_package", in_tmp(cmake_package)),
+        ("CMake: pkg-config module", in_tmp(cmake_pkgconfig)),
+        ("make: a Makefile with the response file", in_tmp(makefile)),
+        ("the bare compiler, with the response file", in_tmp(response_file)),
+        ("roam.h without roam", in_tmp(without)),
+        ("roam.h in a shared library", in_tmp(library)),
     ])
 
 

@@ -18,7 +18,7 @@ PURE_SYSTEM = {"string.h", "stdatomic.h", "stddef.h", "stdint.h", "stdbool.h", "
 
 def compile_alone(cc, header):
     flags = ["-std=gnu11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-Wno-unused",
-             f"-I{TOP / 'lib'}", f"-I{TOP / 'wrap'}", "-fsyntax-only", "-x", "c"]
+             f"-I{TOP / 'lib'}", f"-I{TOP / 'wrap'}", f"-I{TOP / 'include'}", "-fsyntax-only", "-x", "c"]
     with tempfile.NamedTemporaryFile("w", suffix=".c") as f:
         # twice: a guard that is missing shows too
         f.write(f'#include "{header}"\n#include "{header}"\nint roam_header_check;\n')
@@ -35,7 +35,7 @@ def public(cc):
         if not compiler[0]:
             continue
         use = '#include <roam.h>\nint main(void) { return roam_linked() ? roam_events() : 0; }\n'
-        done = subprocess.run([*compiler, *flags, "-pedantic-errors", "-Wall", "-Wextra", "-Werror", f"-I{TOP / 'lib'}",
+        done = subprocess.run([*compiler, *flags, "-pedantic-errors", "-Wall", "-Wextra", "-Werror", f"-I{TOP / 'include'}",
                                "-fsyntax-only", "-"], input=use, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                               text=True)
         bad += done.stdout.splitlines()[:6] if done.returncode else []
@@ -69,7 +69,7 @@ def layers():
 
 def main():
     cc = sys.argv[1:] or [os.environ.get("CC", "cc")]
-    headers = sum((sorted((TOP / d).glob("*.h")) for d in ("lib", "wrap", "agent")), [])
+    headers = sum((sorted((TOP / d).glob("*.h")) for d in ("include", "lib", "wrap", "agent")), [])
     checks = [(f"{h.parent.name}/{h.name} compiles alone",
                lambda h=h: compile_alone(cc, str(h))) for h in headers]
     return tap.run(checks + [("roam.h is fit for others", lambda: public(cc)),
