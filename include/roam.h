@@ -85,7 +85,7 @@ enum roam_link {
 struct roam_stats {
 	uint32_t size;			/* of this structure, in bytes: what the library filled in */
 	uint8_t link;			/* enum roam_link */
-	uint8_t broken;			/* 1: the link is gone, a new one is being made */
+	uint8_t broken;			/* 1: the link is gone or being left, a new one is being made */
 	uint8_t acceptor;		/* 1: the end that accept() gave, 0: that called connect() */
 	uint8_t remote;			/* 1: the other end is on another host, or was */
 	int32_t reason;			/* as roam_reason */

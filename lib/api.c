@@ -104,15 +104,29 @@ int roam_reason(int fd)
 /* ---- statistics */
 
 /*
+ * Written below the tx lock, which a sender in a full kernel may hold for long, or before anybody
+ * knows the descriptor: not waited for, read as it stands.  A word is never torn.
+ */
+#define PEEK(type)							\
+__attribute__((no_sanitize("thread")))					\
+static type peek_##type(const type *p)					\
+{									\
+	return *(volatile const type *)p;				\
+}
+PEEK(uint64_t)
+PEEK(uint32_t)
+PEEK(uint8_t)
+
+/*
  * What the kernel alone knows; st: it was persistent before.  A FIN counts as a byte there:
  * known by the state, but when all is over (LINK_CLOSED) nobody can tell any more.
  */
 static bool count_plain(struct vsock *v, struct vstate *st, int fd, struct roam_stats *s)
 {
-	uint64_t tx = st ? st->link_tx : 0;
+	uint64_t tx = st ? peek_uint64_t(&st->link_tx) : 0;
 	struct link_count c;
 
-	if (link_count(fd, st ? st->link_syn : v->role == HO_OPENER, &c) < 0)
+	if (link_count(fd, st ? peek_uint32_t(&st->link_syn) : peek_uint8_t(&v->role) == HO_OPENER, &c) < 0)
 		return false;
 	if ((c.state != LINK_ESTABLISHED && c.state != LINK_CLOSE_WAIT && c.state != LINK_CLOSED) ||
 	    (c.state == LINK_CLOSED && st && tx + c.sent == vs_tx_off(st) + 1))
@@ -143,7 +157,7 @@ static uint64_t ring_delivered(struct vsock *v, uint64_t sent)
  */
 static uint64_t delivered(struct vsock *v, struct vstate *st, int fd)
 {
-	uint64_t gave = st->tx_sent, sure = st->replay.base;
+	uint64_t gave = peek_uint64_t(&st->tx_sent), sure = peek_uint64_t(&st->replay.base);
 	uint32_t gen = vs_gen(st);
 	int left;
 
@@ -161,14 +175,14 @@ static void count_live(struct vsock *v, struct vstate *st, int fd, struct roam_s
 	int n;
 
 	s->sent = vs_tx_off(st);
-	s->resumes = st->resumes;
-	s->moves = st->moves;
-	s->epoch = st->ho.epoch;
+	s->resumes = peek_uint32_t(&st->resumes);
+	s->moves = peek_uint32_t(&st->moves);
+	s->epoch = peek_uint32_t(&st->ho.epoch);
 	s->remote = atomic_load(&st->remote);
-	s->broken = vs_mending(v) && !st->moving;
-	s->resent = st->resent;
-	s->stall_ns = st->stall_ns;
-	s->stall_max_ns = st->stall_max_ns;
+	s->broken = vs_mending(v);
+	s->resent = peek_uint64_t(&st->resent);
+	s->stall_ns = peek_uint64_t(&st->stall_ns);
+	s->stall_max_ns = peek_uint64_t(&st->stall_max_ns);
 	s->age_ns = sys_now_ns() - st->live_ns;
 	ring = vring_of(v) && !vs_mending(v);
 	s->link = ring ? ROAM_LINK_RING : ROAM_LINK_TCP;
@@ -206,7 +220,7 @@ int roam_stats(int fd, struct roam_stats *out, size_t size)
 	if (atomic_load(&v->kind) != VS_CONN)
 		return leave(v, ENOTCONN);
 	st = state(v);
-	s.acceptor = v->role == HO_ACCEPTOR;
+	s.acceptor = peek_uint8_t(&v->role) == HO_ACCEPTOR;
 	s.reason = (int32_t)why(v, st);
 	s.received = vs_rx_off(v);
 	if (st)

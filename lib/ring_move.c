@@ -79,7 +79,7 @@ void vring_begin_count(struct vsock *v)
 {
 	struct vstate *st = atomic_load(&v->st);
 	uint8_t link = conf()->link;
-	bool yes = link != CONF_LINK_TCP, coded = conf()->codec == CONF_CODEC_ZLIB;
+	bool yes = link != CONF_LINK_TCP && !v->no_ring, coded = conf()->codec == CONF_CODEC_ZLIB;
 
 	if (!yes && coded)
 		vring_say(v, PAIR_RING_MAY);

@@ -91,10 +91,35 @@ def freeze(case):
     case.check(thawed["fd"] == "-1" and thawed["value"] == "0", f"{thawed}")
 
 
+def frames(case, link):
+    """The example that adapts: the same stream with and without roam, over a link that is slow for a while."""
+    said = {}
+    for what in ("frames-roam", "frames"):
+        exe = os.path.join(case.config.examples, what)
+        env = case.environ(ROAM_LINK=link)
+        recv = case.start([exe, "recv", "-s", "1000:3500:40000"], env=env)
+        send = case.start([exe, "send", recv.expect(r"^listening on \S+:(\d+)$")[1], "4"], env=env)
+        send.succeed(30)
+        recv.succeed(30)
+        counts = [{k: int(v) for k, v in re.findall(r"([IPB])=(\d+)", part)}
+                  for part in (*send.out().split("left out"), recv.out())]
+        said[what] = (*counts, int(re.search(r"latest (\d+) ms", recv.out())[1]))
+        if what == "frames-roam":
+            case.check(send.connections("upgraded"), "not persistent")
+            case.check(link == "tcp" or re.search(r"^the link is a ring", send.err(), re.M), "no event of the ring")
+    sent, out, got, late = said["frames-roam"]
+    case.check(sent == got and sent["I"] == 20, f"sent {sent}, got {got}")
+    case.check(out["B"] > 20 and out["P"] > 3, f"left out {out}")
+    plain_sent, plain_out, plain_got, plain_late = said["frames"]
+    case.check(plain_sent == plain_got and not any(plain_out.values()), f"without roam: {plain_sent} {plain_out}")
+    case.check(late < 0.7 * plain_late, f"{late} ms late, without roam {plain_late} ms")
+    case.note(f"left out P={out['P']} B={out['B']}; at most {late} ms late, without roam {plain_late} ms")
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("groups", nargs="*")
-    for name in ("cases", "breaker", "roamd", "roamctl"):
+    for name in ("cases", "breaker", "roamd", "roamctl", "examples"):
         p.add_argument("--" + name, required=True)
     args = harness.parse_run(p, [])
     with open(os.path.join(HERE, "api_cases.c")) as f:
@@ -102,6 +127,8 @@ def main():
     cases = [(n, 60, functools.partial(one, what=n)) for n in names]
     cases += [("25 breaks, told as events", 60, breaks), ("the other end is killed", 30, killed),
               ("frozen and thawed", 60, freeze)]
+    cases += [(f"frames are left out when the link is slow: {link}", 60, functools.partial(frames, link=link))
+              for link in ("tcp", "auto")]
     cases = [c for c in cases if args.only in c[0]]
     if args.list:
         print("\n".join(name for name, _, _ in cases))
@@ -109,6 +136,7 @@ def main():
     no_netns = harness.enter_netns()
     config = harness.Config(args.breaker, args.seed, args.keep, no_netns)
     config.cases, config.roamd, config.roamctl = args.cases, args.roamd, args.roamctl
+    config.examples = args.examples
     print(f"# seed {args.seed}" + (f"; no namespace: {no_netns}" if no_netns else ""))
     return harness.run_cases(cases, config)
 
