@@ -61,6 +61,11 @@ int ctl_freeze(const struct opts *o, uint32_t pid);
 int ctl_thaw(const struct opts *o, uint32_t pid);
 int ctl_park(const struct opts *o, uint32_t pid);
 int ctl_keygen(const char *path);
+#define CTL_KEY_FILE "/etc/roam/cluster.key"
+/* ctl_doctor.c, ctl_elf.c. what: a program's file or process, or NULL. */
+int ctl_doctor(const struct opts *o, const char *what);
+enum ctl_linked { CTL_NO_PROGRAM, CTL_NOT_LINKED, CTL_STATIC, CTL_WRAP_ONLY, CTL_WHOLE };
+enum ctl_linked ctl_how_linked(const char *path);	/* CTL_NO_PROGRAM: errno, or 0 */
 /* The start time of a process, as in the rendezvous files; 0: there is none. */
 uint64_t ctl_start_time(uint32_t pid);
 

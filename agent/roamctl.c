@@ -8,7 +8,7 @@
 #define ROAM_VERSION "unknown"
 #endif
 
-#define KEY_FILE "/etc/roam/cluster.key"
+#define KEY_FILE CTL_KEY_FILE
 
 static const char *key_file = KEY_FILE;
 
@@ -69,6 +69,8 @@ static const struct cmd {
 	COMMAND("thaw", "PID", "let a frozen process go on", MUST_ARG, O_DIR, ctl_thaw, NULL),
 	COMMAND("park", "PID", "hand the connections of a process to the next instance of its program", MUST_ARG, O_DIR,
 		ctl_park, NULL),
+	COMMAND("doctor", "[PROGRAM]", "what is wrong on this host, or with how a program was linked (file or PID)",
+		MAY_ARG, O_DIR | O_JSON, NULL, ctl_doctor),
 	COMMAND("keygen", "[FILE]", "make a cluster key (" KEY_FILE ")", MAY_ARG, 0, NULL, run_keygen),
 };
 
@@ -98,9 +100,9 @@ static int help(void)
 
 	printf("usage: roamctl [--dir DIR] COMMAND [OPTION]... [ARGUMENT]\n\nCommands:\n");
 	for (i = 0; i < ARRAY_SIZE(commands); i++)
-		printf("  %-6s %-7s %s\n", commands[i].name, commands[i].arg, commands[i].text);
+		printf("  %-6s %-9s %s\n", commands[i].name, commands[i].arg, commands[i].text);
 	printf("\nOptions:\n"
-	       "  --json            list, show, peers, hosts, stats: for programs\n"
+	       "  --json            list, show, peers, hosts, stats, doctor: for programs\n"
 	       "  -v, --verbose     list: explain why a connection is not persistent\n"
 	       "  --once            top: measure once, print, end\n"
 	       "  --interval S      top: seconds between two looks (1)\n"
