@@ -74,12 +74,13 @@ static double late_ms(int fd, struct speed *s)
 
 static void show_events(int efd)
 {
-	static const char *const links[] = { "plain TCP", "persistent, over TCP", "a ring", "the agents" };
+	static const char *const links[] = { "plain TCP", "persistent, over TCP", "a ring", "the agents",
+						 "persistent, over TCP, compressed" };
 	struct roam_event e;
 
 	while (efd >= 0 && roam_event_read(efd, &e, sizeof(e)) == 1)
 		if (e.kind == ROAM_EVENT_PERSISTENT || e.kind == ROAM_EVENT_LINK || e.kind == ROAM_EVENT_MENDED)
-			fprintf(stderr, "the link is %s, stalled for %.1f ms\n", links[e.link & 3], (double)e.stall_ns / 1e6);
+			fprintf(stderr, "the link is %s, stalled for %.1f ms\n", links[e.link % 5], (double)e.stall_ns / 1e6);
 }
 
 static void put(int fd, const void *p, size_t n)

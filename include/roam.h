@@ -79,7 +79,8 @@ enum roam_link {
 	ROAM_LINK_PLAIN = 0,		/* kernel TCP, not persistent */
 	ROAM_LINK_TCP = 1,		/* persistent, over TCP */
 	ROAM_LINK_RING = 2,		/* over memory shared with the peer */
-	ROAM_LINK_THICK = 3		/* by the agents; not built yet */
+	ROAM_LINK_THICK = 3,		/* by the agents; not built yet */
+	ROAM_LINK_CODEC = 4		/* persistent, over TCP, compressed where that pays */
 };
 
 struct roam_stats {
@@ -115,7 +116,7 @@ ROAM_API int roam_stats(int fd, struct roam_stats *st, size_t size);
 enum roam_what {
 	ROAM_POLICY_PERSISTENT = 1,	/* may become persistent */
 	ROAM_POLICY_RING = 2,		/* may go over shared memory, if the peer is on this host */
-	ROAM_POLICY_CODEC = 3,		/* not supported yet */
+	ROAM_POLICY_CODEC = 3,		/* may be compressed, if the link is slow */
 	ROAM_POLICY_THICK = 4		/* not supported yet */
 };
 
@@ -124,12 +125,12 @@ enum roam_what {
  * listener it holds for the connections that it gives from then on.
  *
  * Forbidding PERSISTENT makes a persistent connection plain TCP for good, at once; forbidding
- * RING makes a ring TCP again.  Both go on without a break in the stream, and
+ * RING makes a ring TCP again, CODEC a compressed link a bare one.  All go on without a break in the stream, and
  * wait until that is done: half a millisecond, or as long as a link is being
  * mended, 10 s at most.
  *
  * ENOTSUP: not supported by this library; EINVAL: no such policy or value;
- * EPERM: allowed, but the user has forbidden it (ROAM=off, ROAM_LINK=tcp);
+ * EPERM: allowed, but the user has forbidden it (ROAM=off, ROAM_LINK=tcp, ROAM_CODEC=off);
  * EALREADY: persistence cannot be allowed any more, the connection has become plain for
  * good; ETIMEDOUT: the connection is still on its ring.
  */

@@ -1,5 +1,6 @@
 /* roam.h: what a program may ask of its connections, and forbid them. */
 #include "api.h"
+#include "coding.h"
 #include "conf.h"
 #include "helper.h"
 #include "link_tcp.h"
@@ -163,6 +164,16 @@ static uint64_t delivered(struct vsock *v, struct vstate *st, int fd)
 
 	if (vs_mending(v) || atomic_load(&st->phase) & PH_UNSENT)
 		return sure;
+	/* The kernel counts coded bytes; what they stand for the stage knows, when nobody is sending. */
+	if (vs_coded(v)) {
+		if (shlock_take(&st->tx, 0, false) != SHLOCK_OK)
+			return sure;
+		if (vs_coded(v) && !vs_mending(v))
+			coding_trim(v, fd);
+		sure = st->replay.base;
+		shlock_drop(&st->tx);
+		return sure;
+	}
 	left = sys_outq(fd);
 	if (left < 0 || (uint64_t)left > gave || gen != vs_gen(st) || vs_mending(v))
 		return sure;
@@ -185,7 +196,7 @@ static void count_live(struct vsock *v, struct vstate *st, int fd, struct roam_s
 	s->stall_max_ns = peek_uint64_t(&st->stall_max_ns);
 	s->age_ns = sys_now_ns() - st->live_ns;
 	ring = vring_of(v) && !vs_mending(v);
-	s->link = ring ? ROAM_LINK_RING : ROAM_LINK_TCP;
+	s->link = ring ? ROAM_LINK_RING : vs_coded(v) && !vs_mending(v) ? ROAM_LINK_CODEC : ROAM_LINK_TCP;
 	if (atomic_load(&st->phase) & PH_NOREP && !ring && count_plain(v, st, fd, s))
 		return;
 	if (ring) {
@@ -194,7 +205,7 @@ static void count_live(struct vsock *v, struct vstate *st, int fd, struct roam_s
 		return;
 	}
 	s->delivered = delivered(v, st, fd);
-	n = sys_inq(fd);
+	n = s->link == ROAM_LINK_CODEC ? (int)coding_inq(v, fd) : sys_inq(fd);
 	s->unread = n > 0 ? (uint64_t)n : 0;
 	if (s->delivered > s->sent)
 		s->delivered = s->sent;
@@ -286,6 +297,21 @@ static int allow_ring(struct vsock *v)
 	return 0;
 }
 
+static int forbid_codec(struct vsock *v)
+{
+	atomic_store(&v->no_codec, true);
+	return vs_live_now(v) && vs_coded(v) && !vring_leave(v, false) && vs_coded(v) ? ETIMEDOUT : 0;
+}
+
+static int allow_codec(struct vsock *v)
+{
+	if (conf()->codec == CONF_CODEC_OFF)
+		return EPERM;
+	if (atomic_exchange(&v->no_codec, false) && vs_live_now(v) && v->pair)
+		vring_begin_count(v);
+	return 0;
+}
+
 int roam_policy(int fd, int what, int value)
 {
 	struct vsock *v;
@@ -301,6 +327,8 @@ int roam_policy(int fd, int what, int value)
 		e = value ? allow_persistent(v) : forbid_persistent(v);
 	else if (what == ROAM_POLICY_RING)
 		e = value ? allow_ring(v) : forbid_ring(v);
+	else if (what == ROAM_POLICY_CODEC)
+		e = value ? allow_codec(v) : forbid_codec(v);
 	else
 		e = ENOTSUP;
 	return leave(v, e);
@@ -321,6 +349,8 @@ int roam_policy_get(int fd, int what)
 		r = !atomic_load(&v->barred) && !conf()->off;
 	else if (what == ROAM_POLICY_RING)
 		r = !(v->no_ring & NO_RING_POLICY) && conf()->link != CONF_LINK_TCP;
+	else if (what == ROAM_POLICY_CODEC)
+		r = !atomic_load(&v->no_codec) && conf()->codec != CONF_CODEC_OFF;
 	else
 		return leave(v, ENOTSUP);
 	leave(v, 0);
@@ -330,5 +360,6 @@ int roam_policy_get(int fd, int what)
 void api_inherit(const struct vsock *l, struct vsock *v)
 {
 	atomic_store(&v->barred, atomic_load(&l->barred));
+	atomic_store(&v->no_codec, atomic_load(&l->no_codec));
 	v->no_ring |= l->no_ring & NO_RING_POLICY;
 }

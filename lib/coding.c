@@ -14,7 +14,8 @@ bool coding_may(struct vsock *v)
 {
 	struct vstate *st = atomic_load(&v->st);
 
-	return conf()->codec != CONF_CODEC_OFF && st && v->pair && !v->no_ring && !atomic_load(&st->code_never) &&
+	return conf()->codec != CONF_CODEC_OFF && st && v->pair && !(v->no_ring & NO_RING_SET) &&
+		!atomic_load(&v->no_codec) && !atomic_load(&st->code_never) &&
 		!ep_nested(v);
 }
 

@@ -24,7 +24,8 @@ static void describe(struct vsock *v, struct roam_event *e)
 	if (!st)
 		return;
 	memcpy(e->gid, st->ho.gid, sizeof(e->gid));
-	e->link = e->kind == ROAM_EVENT_PLAIN ? ROAM_LINK_PLAIN : vring_of(v) ? ROAM_LINK_RING : ROAM_LINK_TCP;
+	e->link = e->kind == ROAM_EVENT_PLAIN ? ROAM_LINK_PLAIN : vring_of(v) ? ROAM_LINK_RING :
+		atomic_load(&st->phase) & PH_CODED ? ROAM_LINK_CODEC : ROAM_LINK_TCP;
 }
 
 static void send_to(struct subscriber *s, struct roam_event *e)

@@ -126,6 +126,7 @@ struct vsock *vs_new(int fd, int family, enum vs_kind kind)
 	v->why_far = 0;
 	v->no_ring = 0;
 	atomic_store(&v->barred, false);
+	atomic_store(&v->no_codec, false);
 	atomic_store(&v->want, 0);
 	v->mend = NULL;
 	v->orphan = false;

@@ -239,7 +239,7 @@ struct vsock {
 	struct tuple tuple;			/* once it was looked at for an upgrade */
 	_Atomic uint64_t offer_nonce;			/* our offer that is out (acceptor: that we took), 0 none */
 	_Atomic uint8_t no_ring;			/* NO_RING_...: a ring cannot do what the application set, or may not be */
-	_Atomic bool barred;				/* roam_policy: it stays, or becomes, plain */
+	_Atomic bool barred, no_codec;			/* roam_policy: it stays, or becomes, plain; is not compressed */
 	_Atomic bool offer_far;				/* it goes through the agents */
 	_Atomic uint8_t why_far;			/* what they said */
 	/* the helper's */

@@ -75,7 +75,7 @@ static int accepted(int lfd, int fd)
 		v = fresh(fd, family, VS_CONN);
 		if (v) {
 			v->role = HO_ACCEPTOR;
-			if (unlikely(l && (atomic_load(&l->barred) || l->no_ring & NO_RING_POLICY)))
+			if (unlikely(l && (atomic_load(&l->barred) || atomic_load(&l->no_codec) || l->no_ring & NO_RING_POLICY)))
 				api_inherit(l, v);
 			if (!conf()->off && !v->never && !cover_lost)
 				atomic_store(&v->next_try, MEET_FIRST_ACCEPTOR);

@@ -272,10 +272,10 @@ static void not_ours(void)
 	ERR(roam_policy(l, ROAM_POLICY_RING, 2), EINVAL);
 	ERR(roam_policy(l, ROAM_POLICY_RING, -1), EINVAL);
 	for (i = 0; i < 2; i++) {
-		ERR(roam_policy(l, ROAM_POLICY_CODEC, i), ENOTSUP);
 		ERR(roam_policy(l, ROAM_POLICY_THICK, i), ENOTSUP);
 	}
-	ERR(roam_policy_get(l, ROAM_POLICY_CODEC), ENOTSUP);
+	ERR(roam_policy_get(l, ROAM_POLICY_THICK), ENOTSUP);
+	IS(roam_policy_get(l, ROAM_POLICY_CODEC), 1);
 	IS(roam_policy_get(l, ROAM_POLICY_PERSISTENT), 1);
 	IS(roam_policy_get(l, ROAM_POLICY_RING), 1);
 	ERR(roam_stats(l, &s, sizeof(s) - 8), EINVAL);
@@ -423,6 +423,56 @@ static void ring(void)
 		IS(roam_reason(fd), OFF);
 		ERR(roam_policy(fd, ROAM_POLICY_PERSISTENT, 1), EALREADY);
 	}
+}
+
+/* ROAM_CODEC=zlib: every link is coded, in blocks that the kernel's counters know nothing of. */
+static void codec(void)
+{
+	int fd, efd, i;
+	struct roam_event e;
+	struct roam_stats s;
+	static char b[200000];
+
+	setenv("ROAM_CODEC", "zlib", 1);
+	fd = one();
+	until_link(fd, ROAM_LINK_CODEC);
+	efd = roam_events();
+	s = stats(fd);
+	IS(s.reason, 0);
+	/* Much, that is little on the wire. */
+	if (!side) {
+		put(fd, b, sizeof(b));
+		IS(stats(fd).sent, s.sent + sizeof(b));
+		NEED(stats(fd).delivered <= s.sent + sizeof(b));
+		UNTIL(stats(fd).delivered == s.sent + sizeof(b));
+	} else {
+		UNTIL(stats(fd).unread > 0);
+		get(fd, b, sizeof(b));
+		IS(stats(fd).received, s.received + sizeof(b));
+	}
+	say(side);
+	await(!side);
+	if (!side) {
+		IS(roam_policy(fd, ROAM_POLICY_CODEC, 0), 0);
+		IS(roam_policy_get(fd, ROAM_POLICY_CODEC), 0);
+		IS(stats(fd).link, ROAM_LINK_TCP);
+	}
+	until_link(fd, ROAM_LINK_TCP);
+	e = expect(efd, ROAM_EVENT_LINK, fd);
+	IS(e.link, ROAM_LINK_TCP);
+	for (i = 0; i < 300; i++)
+		round_trip(fd);
+	IS(stats(fd).link, ROAM_LINK_TCP);
+	say(2 + side);
+	await(3 - side);
+	if (!side)
+		IS(roam_policy(fd, ROAM_POLICY_CODEC, 1), 0);
+	until_link(fd, ROAM_LINK_CODEC);
+	/* Meanwhile the other end may have asked for a coded link, and got a bare one. */
+	do
+		e = expect(efd, ROAM_EVENT_LINK, fd);
+	while (e.link == ROAM_LINK_TCP);
+	IS(e.link, ROAM_LINK_CODEC);
 }
 
 static void no_ring_from_the_listener(void)
@@ -818,6 +868,7 @@ static struct test {
 	{ "a young connection", "auto", young },
 	{ "a persistent one: GID, statistics, event", "tcp", persistent },
 	{ "the ring: statistics, event, policy", "auto", ring },
+	{ "the codec: statistics, event, policy", "tcp", codec },
 	{ "no ring: from the listener", "auto", no_ring_from_the_listener },
 	{ "persistence forbidden later", "tcp", demoted },
 	{ "persistence forbidden from the start, then allowed", "tcp", forbidden_from_the_start },
