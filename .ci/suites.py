@@ -287,7 +287,7 @@ class Runner:
             if not where:
                 continue
             if build == "gcc":
-                self.meson(build, where, ["unit", "agent", "conf", "meta", "cover", "e2e", "ring", "hostile", "net"])
+                self.meson(build, where, ["unit", "agent", "conf", "meta", "cover", "e2e", "ring", "hostile", "net", "api", "tutorial"])
             elif build == "clang":
                 self.meson(build, where, ["unit", "agent", "conf", "meta"])
                 self.e2e(build, where, "e2e (100 breaks)", ["stress", "modes"], 100, 300, "1")
