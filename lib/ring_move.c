@@ -184,7 +184,8 @@ bool vring_propose(struct vsock *v)
 {
 	struct vstate *st = atomic_load(&v->st);
 
-	if (vring_of(v) || !may_move(v, st) || st->shut_wr || st->shut_rd || !all_arrived(v, st, atomic_load(&v->fd)))
+	if (vring_of(v) || !may_move(v, st) || st->shut_wr || st->shut_rd || !introduced(v, st) ||
+	    !all_arrived(v, st, atomic_load(&v->fd)))
 		return false;
 	move(v, st, "ring");
 	return true;

@@ -285,8 +285,8 @@ static ssize_t result(struct vsock *v, int fd, long k)
 		return 0;
 	case PULL_BAD:
 		coding_broken(v, fd);
-		errno = ECONNRESET;
-		return -1;
+		/* Told once, as by the kernel. */
+		return vs_take_pending(v) ? -1 : 0;
 	default:
 		return -1;
 	}
