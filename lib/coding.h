@@ -107,8 +107,13 @@ extern _Atomic uint32_t coding_count_now;	/* more than 0: a link of this process
  * What is left is for the helper (coding_left).
  */
 size_t coding_put(struct vsock *v, int fd, const struct io_op *op, size_t done, int *err);
-/* Gives the kernel what waits; tx is held. True: nothing is left. */
-bool coding_push(struct vsock *v, int fd);
+/*
+ * Gives the kernel what waits; tx is held.  all: also what is too little for a
+ * block while the link is busy; else that is held for a moment (CODING_HOLD_NS).
+ */
+enum coding_pushed { CODING_DONE, CODING_FULL, CODING_HELD };
+#define CODING_HOLD_NS	UINT64_C(5000000)	/* what is queued before it takes 2.3 ms at 10 Mbit/s, at least */
+enum coding_pushed coding_push(struct vsock *v, int fd, bool all);
 /* Does something wait for the kernel, since tx was dropped last? */
 bool coding_left(struct vstate *st);
 /* The lock was taken over from a dead process. */

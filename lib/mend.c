@@ -257,23 +257,39 @@ static bool coding_flush(struct mend *m)
 	struct vstate *st = mend_state_of(m);
 	bool left = coding_left(st);
 	int fd = left ? mend_own_fd(m) : -1;
+	enum coding_pushed pushed = CODING_FULL;
+	uint64_t now = sys_now_ns();
 	enum shlock_result lr;
 
-	if (!left)
+	if (!left) {
+		m->held = 0;
 		return false;
+	}
 	lr = fd >= 0 ? shlock_take(&st->tx, MS, false) : SHLOCK_BUSY;
 	if (lr == SHLOCK_DIED && vs_coded(v))
 		coding_mend_tx(v, fd);
 	if (lr == SHLOCK_OK || lr == SHLOCK_DIED) {
-		left = vs_coded(v) && !(atomic_load(&st->phase) & PH_MEND) && !coding_push(v, fd);
+		if (!vs_coded(v) || atomic_load(&st->phase) & PH_MEND)
+			pushed = CODING_DONE;
+		else
+			pushed = coding_push(v, fd, m->held && now >= m->held);
 		shlock_drop(&st->tx);
 	}
-	if (!left)
+	if (pushed != CODING_HELD)
+		m->held = 0;
+	if (pushed == CODING_DONE)
 		return false;
+	if (pushed == CODING_HELD) {
+		if (!m->held)
+			m->held = now + CODING_HOLD_NS;
+		m->state = M_FLUSH;
+		m->due = m->held;
+		return true;
+	}
 	if (fd >= 0 && link_dead(fd) && !vs_judge_tx(v, ECONNRESET))
 		return false;		/* its end is real: nobody will read it */
 	m->state = M_FLUSH;
-	m->due = sys_now_ns() + 100 * MS;
+	m->due = now + 100 * MS;
 	if (fd < 0)
 		vs_break(v, ECONNRESET, "reset");
 	else

@@ -42,6 +42,7 @@ struct mend {
 	 * while it is looked at, or not yet installed there, or not yet flushed.
 	 */
 	int own;
+	uint64_t held;			/* a coded link: too little for a block waits until then, 0 nothing does */
 	bool untold;			/* the program's queue was full */
 	uint32_t told;			/* follower: the generation that was passed on */
 	bool fin_theirs;		/* the kernel had seen the other end's */

@@ -161,13 +161,16 @@ static int push(struct vsock *v, struct vstate *st, struct coding *c, int fd, bo
 	}
 }
 
-bool coding_push(struct vsock *v, int fd)
+enum coding_pushed coding_push(struct vsock *v, int fd, bool all)
 {
 	struct vstate *st = atomic_load(&v->st);
-	int r = push(v, st, coding_of(st), fd, true);
+	struct coding *c = coding_of(st);
+	int r = push(v, st, c, fd, all);
 
-	say_left(st, coding_of(st));
-	return r == 0;
+	say_left(st, c);
+	if (!r)
+		return CODING_DONE;
+	return r == EAGAIN && enc_of(c)->end - enc_of(c)->at < STAGE_HEAD + STAGE_NOTE ? CODING_HELD : CODING_FULL;
 }
 
 void coding_note(struct vsock *v, int fd, uint64_t rx_off)

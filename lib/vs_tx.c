@@ -168,7 +168,7 @@ void vs_flush_locked(struct vsock *v, int fd)
 		return;
 	}
 	if (vs_coded(v)) {
-		if (!coding_push(v, fd))
+		if (coding_push(v, fd, true) != CODING_DONE)
 			return;
 		st->tx_sent = st->replay.end;
 	}
