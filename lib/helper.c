@@ -263,6 +263,7 @@ static void *loop(void *arg)
 		relax_idle(now, &next);
 		vring_get_ready();
 		vring_timers(now, &next);
+		vring_heard(now, &next);
 		adapt_timers(now, &next);
 		upgrade_say_withdrawn();
 		agent_timers(now, &next);

@@ -247,16 +247,70 @@ void vring_kick(struct vsock *v)
 	atomic_fetch_sub(&v->lookers, 1);
 }
 
+static _Atomic bool bells;		/* some were rung since the helper looked last */
+
 bool vring_bell(struct vsock *v, int fd)
 {
 	int e = errno;
 	bool ok;
 
 	atomic_store(&v->rang, true);
+	atomic_store(&v->belled, true);
+	if (!atomic_load(&bells) && !atomic_exchange(&bells, true))
+		helper_want(v, WANT_BELL);
 	/* Full: then there is more than one for the peer to find. */
 	ok = sys_send(fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0 || !vs_link_error(errno);
 	errno = e;
 	return ok;
+}
+
+#define HEARD_NS UINT64_C(50000000)
+
+/*
+ * A doorbell may be dropped on its way, and answered by a reset when it is sent
+ * again.  Whoever rang has gone on, or sleeps on a futex: the base of a ring is
+ * looked at until the other kernel has the byte.
+ */
+void vring_heard(uint64_t now, uint64_t *next)
+{
+	static uint64_t due;
+	struct vsock *v;
+	bool again = false;
+
+	if (likely(!atomic_load(&bells))) {
+		due = 0;
+		return;
+	}
+	if (!due)
+		due = now + HEARD_NS;
+	if (now >= due) {
+		atomic_store(&bells, false);
+		shlock_take(&vs_fds_lock, -1, false);
+		for (v = vs_live_head; v; v = v->live_next) {
+			struct vstate *st = atomic_load(&v->st);
+			int fd;
+
+			if (!atomic_load(&v->belled) || !atomic_exchange(&v->belled, false) || !vring_of(v) ||
+			    vs_mending(v) || atomic_load(&st->phase) & PH_NOREP)
+				continue;
+			fd = helper_borrow(atomic_load(&v->fd));
+			if (fd >= 0 && sys_sock_ino(fd) == st->link_ino) {
+				if (link_dead(fd) && !vs_peer_closed(v, st)) {
+					vs_break(v, ECONNRESET, "bell");
+				} else if (sys_outq(fd) > 0) {
+					atomic_store(&v->belled, true);
+					again = true;
+				}
+			}
+			helper_close(fd);
+		}
+		shlock_drop(&vs_fds_lock);
+		if (again)
+			atomic_store(&bells, true);
+		due = now + HEARD_NS;
+	}
+	if (atomic_load(&bells) && (!*next || due < *next))
+		*next = due;
 }
 
 void vring_kick_peer(struct vsock *v, int fd)

@@ -60,6 +60,8 @@ void vring_adopt(struct vsock *v, struct vring *vr);
 /* Unmapped when nobody looks any more. */
 void vring_retire(struct vsock *v, struct vring *vr);
 void vring_timers(uint64_t now, uint64_t *next);
+/* Doorbells that were rung: has the other kernel got them? */
+void vring_heard(uint64_t now, uint64_t *next);
 void vring_fork_child(void);
 /* tcpi_state as it would be without a ring; *state: the base's. */
 void vring_tcp_state(struct vsock *v, uint8_t *state);

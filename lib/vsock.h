@@ -224,6 +224,7 @@ struct vsock {
 	_Atomic uint32_t inside;		/* threads in the slow paths, which look at st */
 	_Atomic uint32_t pollers;		/* threads in the kernel's poll with it */
 	_Atomic uint32_t lookers;		/* threads that look at the ring, or sleep on it, without a lock */
+	_Atomic bool belled;			/* the same, for the helper */
 	_Atomic bool rang;			/* a doorbell was sent since the base was last looked at */
 	_Atomic uint32_t full;			/* sends that found the ring full */
 	_Atomic uint32_t waits[2];		/* by ring_dir: those armed for a doorbell, in poll or in an epoll set */
@@ -269,6 +270,7 @@ struct vsock {
 #define WANT_NOTICE	64u	/* tell the other host where our stream ends */
 #define WANT_UNPARK	128u	/* a listener: ask for parked connections */
 #define WANT_RATE	256u	/* it sends: watch it */
+#define WANT_BELL	512u	/* a doorbell was rung: see that it arrives */
 #define WANT_BUSY	32u	/* the helper is at it: not to be given back */
 
 extern _Atomic uint32_t vs_live_count;	/* live vsocks in this process */

@@ -16,7 +16,7 @@ import tap
 
 # Memory, strings, numbers: no descriptor behind them.
 HARMLESS = """
-memcpy memmove memset memcmp memchr strlen strnlen strcmp strncmp strchr strrchr strstr
+memcpy memmove memset memcmp bcmp memchr strlen strnlen strcmp strncmp strchr strrchr strstr
 strcpy strncpy strspn strcspn strerror strerrorname_np strtol strtok_r strtoul strtoll strtoull
 stpcpy snprintf vsnprintf vasprintf asprintf sscanf vsscanf
 malloc calloc realloc aligned_alloc free abort getenv qsort bsearch
