@@ -296,7 +296,7 @@ void vring_heard(uint64_t now, uint64_t *next)
 			fd = helper_borrow(atomic_load(&v->fd));
 			if (fd >= 0 && sys_sock_ino(fd) == st->link_ino) {
 				if (link_dead(fd) && !vs_peer_closed(v, st)) {
-					vs_break(v, ECONNRESET, "bell");
+					vs_break(v, 0, "bell");
 				} else if (sys_outq(fd) > 0) {
 					atomic_store(&v->belled, true);
 					again = true;

@@ -32,14 +32,16 @@ short vring_events(struct vsock *v, struct vring *vr)
 		fin = PAIR_NO_FIN;
 	if (ring_look(&vr->r, RING_RX))
 		ev |= POLLIN | POLLRDNORM;
-	if (ph & PH_NOREP)
-		return ev;		/* the rest is the kernel's to say */
+	if (ph & PH_NOREP)		/* the rest is the kernel's to say; but not whether there was an end before the base's */
+		return ev | (fin < PAIR_FIN_SOON ? POLLIN | POLLRDNORM | POLLRDHUP : 0);
 	/* Closed: how, is the kernel's to say. */
 	closed = vs_peer_closed(v, st);
 	if (unlikely(closed))
 		ev |= vring_clean(v, st) ? (POLLIN | POLLRDNORM | POLLRDHUP) | base_events(v) : base_events(v);
 	else if (st->shut_rd || fin < PAIR_FIN_SOON)
 		ev |= POLLIN | POLLRDNORM | POLLRDHUP;
+	if (closed && fin < PAIR_FIN_SOON && ev & POLLHUP)
+		ev |= POLLRDHUP;
 	if (st->shut_wr || closed || (!(ph & PH_UNSENT) && ring_look(&vr->r, RING_TX)))
 		ev |= POLLOUT | POLLWRNORM;
 	if (st->shut_wr && (fin < PAIR_FIN_SOON || st->shut_rd))
