@@ -154,8 +154,6 @@ void rate_passive(struct rate *r, const struct rate_sample *s)
 	 * 10 % more is news.  Not by the kernel's own measurement, which is of one round
 	 * trip: what a token bucket lets through at once was seen as 360 MB/s at 10 Mbit/s.
 	 */
-	if (!r->rate)
-		low = s->delivery > low ? s->delivery : low;
 	if (low && (!r->rate || low > r->rate + r->rate / 10))
 		set(r, s->now, low, CONF_LEAST, true, false);
 }

@@ -55,7 +55,8 @@ def ways(host):
 def measured(host, seconds=20, source="train"):
     def known():
         w = ways(host)
-        return w if len(w) == 2 and all(source in ("any", r["source"]) for r in w.values()) else None
+        return w if len(w) == 2 and all(r["rate"] and source in ("any", r["source"])
+                                    for r in w.values()) else None
     return wait_for(known, seconds, f"the rates at {host.name}")
 
 
