@@ -190,7 +190,7 @@ static bool look_at_stream(struct adapt *a, struct vstate *st, uint64_t dt)
 static void look_at_other(struct adapt *a, struct vstate *st, uint64_t now)
 {
 	struct coding *c = coding_of(st);
-	struct stage_dec *d = (struct stage_dec *)(void *)c->dec;
+	struct stage_dec *d = coding_dec(c);
 	uint64_t gain;
 
 	if (shlock_take(&st->rx, 0, false) != SHLOCK_OK)

@@ -163,7 +163,7 @@ static uint32_t unread(struct coding *c, int fd, size_t queue, struct raw *r)
 		memcpy(before, c->dec, sizeof(c->dec));
 		bad = REASON_COUNT;
 		if (!queue || link_peek(fd, wire, queue) == (ssize_t)queue)
-			bad = decode_all((struct stage_dec *)(void *)c->dec, wire + c->kept, queue - c->kept, r);
+			bad = decode_all(coding_dec(c), wire + c->kept, queue - c->kept, r);
 		memcpy(c->dec, before, sizeof(c->dec));
 	}
 	free(wire);
@@ -175,8 +175,8 @@ uint32_t coding_count(struct vsock *v, int fd, bool fin_ours, bool *fin_theirs, 
 {
 	struct vstate *st = atomic_load(&v->st);
 	struct coding *c = coding_of(st);
-	struct stage_enc *e = (struct stage_enc *)(void *)c->enc;
-	struct stage_dec *d = (struct stage_dec *)(void *)c->dec;
+	struct stage_enc *e = coding_enc(c);
+	struct stage_dec *d = coding_dec(c);
 	struct raw r = { 0 };
 	struct link_count k;
 	uint64_t w, taken;

@@ -51,10 +51,8 @@ struct coding {				/* in the vstate's mapping, at CODING_AT */
 	uint64_t wire_base;		/* what the link had sent before the first block */
 	uint64_t asked;			/* wire bytes when the kernel was last asked what arrived */
 	uint64_t looked;		/* stream offset when notes were last looked for */
-	uint64_t raw, coded;		/* of this connection's coded links, sent: what the listing shows */
 	uint64_t code_ns;		/* spent in the codec */
 	uint64_t noted;			/* our reader was here in the last note */
-	uint8_t level;			/* of the last block */
 	/* below rx */
 	_Alignas(64) uint64_t wire_rx_base;
 	uint32_t kept;			/* decoded bytes at the front of the kernel's queue */
@@ -71,6 +69,16 @@ _Static_assert(sizeof(struct coding) <= CODING_MAX, "fits behind the replay memo
 static inline struct coding *coding_of(struct vstate *st)
 {
 	return (struct coding *)(void *)((uint8_t *)st + CODING_AT);
+}
+
+static inline struct stage_enc *coding_enc(struct coding *c)
+{
+	return (struct stage_enc *)(void *)c->enc;
+}
+
+static inline struct stage_dec *coding_dec(struct coding *c)
+{
+	return (struct stage_dec *)(void *)c->dec;
 }
 
 /* ---- life (coding.c) */
@@ -134,11 +142,5 @@ uint64_t coding_inq(struct vsock *v, int fd);		/* unread, */
 uint64_t coding_outq(struct vsock *v, int fd);		/* not acknowledged; raw bytes */
 /* The announced end is not behind what this link brought. */
 bool coding_fin(struct vsock *v, struct vstate *st, uint64_t fin, uint64_t unread);
-
-static inline bool vs_coded(struct vsock *v)
-{
-	return unlikely(atomic_load_explicit(atomic_load_explicit(&v->phasep, memory_order_acquire),
-					     memory_order_acquire) & PH_CODED);
-}
 
 #endif

@@ -98,8 +98,7 @@ static inline struct vring *vring_of(struct vsock *v)
 /* Does the kernel's socket carry the stream's own bytes, and nothing else? */
 static inline bool vs_bare(struct vsock *v)
 {
-	return !vring_of(v) && !(atomic_load_explicit(atomic_load_explicit(&v->phasep, memory_order_acquire),
-						      memory_order_acquire) & PH_CODED);
+	return !vring_of(v) && !vs_coded(v);
 }
 
 /* Announced by the peer, not yet judged. */

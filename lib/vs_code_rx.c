@@ -3,11 +3,6 @@
 #include "vring.h"
 #include "vs_int.h"
 
-static struct stage_dec *dec_of(struct coding *c)
-{
-	return (struct stage_dec *)(void *)c->dec;
-}
-
 static bool rx_taken(struct vstate *st)
 {
 	enum shlock_result lr = shlock_take(&st->rx, 1000000, false);
@@ -30,7 +25,7 @@ static void consume(int fd, uint32_t n)
 /* Readiness is the kernel's to tell: a byte stays while we have something, and none when we have not. */
 static void settle(struct coding *c, int fd)
 {
-	uint32_t hold = c->have > c->at || stage_ready(dec_of(c));
+	uint32_t hold = c->have > c->at || stage_ready(coding_dec(c));
 
 	if (c->kept > hold) {
 		consume(fd, c->kept - hold);
@@ -43,7 +38,7 @@ enum pull { PULL_BAD = -3, PULL_ERROR = -2, PULL_DRY = -1, PULL_END = 0 };
 /* Decodes what has come into out: a number of bytes > 0, or enum pull (PULL_ERROR: errno). */
 static long pull(struct coding *c, int fd, uint8_t *out, size_t cap)
 {
-	struct stage_dec *d = dec_of(c);
+	struct stage_dec *d = coding_dec(c);
 	size_t got = 0;
 
 	if (c->err) {
@@ -105,7 +100,7 @@ static void mend_rx(struct vsock *v, struct vstate *st, struct coding *c, int fd
 
 	if (!vs_coded(v) || vs_mending(v) || link_count(fd, st->link_syn, &k) < 0)
 		return;
-	kept = c->wire_rx_base + dec_of(c)->wire - k.received;
+	kept = c->wire_rx_base + coding_dec(c)->wire - k.received;
 	if (kept <= sizeof(c->wire))
 		c->kept = (uint32_t)kept;
 	else
@@ -240,7 +235,7 @@ void coding_look_for_notes(struct vsock *v, struct vstate *st, int fd)
 		}
 		r = sys_recv(fd, c->wire, sizeof(c->wire), MSG_PEEK | MSG_DONTWAIT);
 		if (r > (ssize_t)c->kept &&
-		    stage_find_note(dec_of(c), c->wire + c->kept, (size_t)r - c->kept, &off) &&
+		    stage_find_note(coding_dec(c), c->wire + c->kept, (size_t)r - c->kept, &off) &&
 		    off > atomic_load(&c->peer_off))
 			atomic_store(&c->peer_off, off);
 	}
@@ -300,17 +295,12 @@ ssize_t coding_recv(struct vsock *v, int fd, struct io_op *op, size_t done, bool
 	bool peek_all = op->flags & MSG_WAITALL && op->flags & MSG_PEEK && !(op->flags & MSG_DONTWAIT);
 	size_t want, got = 0;
 	uint64_t end = 0;
-	int e = vs_op_refused(op);
+	ssize_t r;
+	int e;
 
-	if (e) {
-		errno = e;
-		return -1;
-	}
+	if (vs_op_early(op, fd, &r))
+		return r;
 	want = vs_op_want(op);
-	if (!want && op->kind == IO_VEC)
-		return 0;
-	if (op->flags & (MSG_OOB | MSG_ERRQUEUE))
-		return sys_recv(fd, NULL, 0, op->flags | MSG_DONTWAIT);
 	nb = vs_nonblocking(fd, op->flags);
 	for (;;) {
 		_Atomic uint64_t *in VS_RX_GUARD = vs_rx_enter(v);
@@ -338,7 +328,7 @@ ssize_t coding_recv(struct vsock *v, int fd, struct io_op *op, size_t done, bool
 					c->err = e;
 				settle(c, fd);
 				errno = e;
-				off = dec_of(c)->off - (c->have - c->at);
+				off = coding_dec(c)->off - (c->have - c->at);
 				noted = c->noted;
 			}
 			shlock_drop(&st->rx);
@@ -442,7 +432,7 @@ uint64_t coding_inq(struct vsock *v, int fd)
 		n = c->have - c->at;
 		r = sys_recv(fd, c->wire, sizeof(c->wire), MSG_PEEK | MSG_DONTWAIT);
 		if (r > (ssize_t)c->kept)
-			n += stage_count(dec_of(c), c->wire + c->kept, (size_t)r - c->kept, &used);
+			n += stage_count(coding_dec(c), c->wire + c->kept, (size_t)r - c->kept, &used);
 	}
 	shlock_drop(&st->rx);
 	return n;

@@ -6,11 +6,6 @@
 
 #define ASK_EVERY (256u << 10)	/* raw bytes, then the kernel is asked what arrived */
 
-static struct stage_enc *enc_of(struct coding *c)
-{
-	return (struct stage_enc *)(void *)c->enc;
-}
-
 static uint8_t *replay_mem(struct vstate *st)
 {
 	return (uint8_t *)st + REPLAY_AT;
@@ -24,7 +19,7 @@ bool coding_left(struct vstate *st)
 /* Before tx is dropped. */
 static void say_left(struct vstate *st, struct coding *c)
 {
-	struct stage_enc *e = enc_of(c);
+	struct stage_enc *e = coding_enc(c);
 
 	atomic_store(&c->left, e->end != e->at || e->off != st->replay.end);
 }
@@ -32,7 +27,7 @@ static void say_left(struct vstate *st, struct coding *c)
 void coding_trim(struct vsock *v, int fd)
 {
 	struct vstate *st = atomic_load(&v->st);
-	struct stage_enc *e = enc_of(coding_of(st));
+	struct stage_enc *e = coding_enc(coding_of(st));
 	uint64_t to, limit = atomic_load(&st->trim_limit), sent = e->wire - (e->end - e->at);
 	int q = sys_outq(fd);
 
@@ -72,7 +67,7 @@ static bool worth(struct guess *g, const struct iovec *iov, int cnt)
 /* How far is the other end's reader? Its notes come in the other direction. */
 static bool far_ahead(struct vsock *v, struct vstate *st, struct coding *c, int fd)
 {
-	uint64_t off = enc_of(c)->off;
+	uint64_t off = coding_enc(c)->off;
 
 	if (off - atomic_load(&c->peer_off) > CODING_AHEAD / 2 && off - c->looked > CODING_NOTE / 2) {
 		c->looked = off;
@@ -83,7 +78,7 @@ static bool far_ahead(struct vsock *v, struct vstate *st, struct coding *c, int 
 
 static long code_block(struct vsock *v, struct vstate *st, struct coding *c, int fd, size_t n, uint64_t queued)
 {
-	struct stage_enc *e = enc_of(c);
+	struct stage_enc *e = coding_enc(c);
 	struct iovec iov[2];
 	int cnt = pieces(st, e->off, n, iov), level;
 	bool good = worth(&c->guess, iov, cnt);
@@ -97,9 +92,6 @@ static long code_block(struct vsock *v, struct vstate *st, struct coding *c, int
 		return k;
 	t = sys_now_ns() - t;
 	c->code_ns += t;
-	c->level = (uint8_t)level;
-	c->raw += n;
-	c->coded += (uint64_t)k;
 	guess_saw(&c->guess, n, (size_t)k > n ? n : (size_t)k, level > 0);
 	if (level)
 		adapt_saw(level, n, t);
@@ -121,7 +113,7 @@ static void hold(struct coding *c, struct stage_enc *e, int fd)
 /* To the kernel what it takes. errno, EAGAIN: it is full; 0: nothing is left. */
 static int push(struct vsock *v, struct vstate *st, struct coding *c, int fd, bool all)
 {
-	struct stage_enc *e = enc_of(c);
+	struct stage_enc *e = coding_enc(c);
 	const uint8_t *p;
 	uint64_t waiting, queued = STAGE_ENOUGH;
 	size_t n;
@@ -170,7 +162,7 @@ enum coding_pushed coding_push(struct vsock *v, int fd, bool all)
 	say_left(st, c);
 	if (!r)
 		return CODING_DONE;
-	return r == EAGAIN && enc_of(c)->end - enc_of(c)->at < STAGE_HEAD + STAGE_NOTE ? CODING_HELD : CODING_FULL;
+	return r == EAGAIN && coding_enc(c)->end - coding_enc(c)->at < STAGE_HEAD + STAGE_NOTE ? CODING_HELD : CODING_FULL;
 }
 
 void coding_note(struct vsock *v, int fd, uint64_t rx_off)
@@ -182,7 +174,7 @@ void coding_note(struct vsock *v, int fd, uint64_t rx_off)
 	if (shlock_take(&st->tx, 0, false) != SHLOCK_OK)
 		return;
 	if (vs_coded(v) && !(atomic_load(&st->phase) & (PH_MEND | PH_NOREP)) && !vs_mending(v) && !coding_left(st) &&
-	    !vs_peer_closed(v, st) && stage_note(enc_of(c), rx_off, 0)) {
+	    !vs_peer_closed(v, st) && stage_note(coding_enc(c), rx_off, 0)) {
 		c->noted = rx_off;
 		push(v, st, c, fd, false);
 		say_left(st, c);
@@ -194,7 +186,7 @@ size_t coding_put(struct vsock *v, int fd, const struct io_op *op, size_t done, 
 {
 	struct vstate *st = atomic_load(&v->st);
 	struct coding *c = coding_of(st);
-	struct stage_enc *e = enc_of(c);
+	struct stage_enc *e = coding_enc(c);
 	size_t want = vs_op_want(op), had = done;
 	int r;
 
@@ -233,7 +225,7 @@ void coding_mend_tx(struct vsock *v, int fd)
 {
 	struct vstate *st = atomic_load(&v->st);
 	struct coding *c = coding_of(st);
-	struct stage_enc *e = enc_of(c);
+	struct stage_enc *e = coding_enc(c);
 	struct link_count k;
 	uint64_t left;
 

@@ -40,6 +40,7 @@ size_t vs_op_want(const struct io_op *op);
 bool vs_rest_of(const struct io_op *op, size_t skip, struct rest *r);	/* false: ENOMEM */
 void vs_rest_free(struct rest *r);
 int vs_op_refused(const struct io_op *op);	/* the errno of a call that the kernel would not have made, or 0 */
+bool vs_op_early(const struct io_op *op, int fd, ssize_t *r);	/* a receive that no byte of the stream decides: *r, errno */
 void vs_op_no_names(const struct io_op *op);	/* what the kernel says of a stream's sender */
 
 /* vs_tx.c */

@@ -85,3 +85,23 @@ void vs_op_no_names(const struct io_op *op)
 		*op->len = 0;
 	}
 }
+
+bool vs_op_early(const struct io_op *op, int fd, ssize_t *r)
+{
+	int e = vs_op_refused(op);
+
+	if (e) {
+		errno = e;
+		*r = -1;
+		return true;
+	}
+	/* readv of nothing returns at once, where recv of nothing waits. */
+	if (op->kind == IO_VEC && !vs_op_want(op)) {
+		*r = 0;
+		return true;
+	}
+	if (likely(!(op->flags & (MSG_OOB | MSG_ERRQUEUE))))
+		return false;
+	*r = sys_recv(fd, NULL, 0, op->flags | MSG_DONTWAIT);
+	return true;
+}

@@ -260,17 +260,9 @@ ssize_t vring_recv(struct vsock *v, struct vring *vr, int fd, struct io_op *op, 
 
 	if (!st)
 		return IO_NOCALL;
-	e = vs_op_refused(op);
-	if (e) {
-		errno = e;
-		return -1;
-	}
+	if (vs_op_early(op, fd, &r))
+		return r;
 	want = vs_op_want(op);
-	/* readv of nothing returns at once, where recv of nothing waits. */
-	if (!want && op->kind == IO_VEC)
-		return 0;
-	if (unlikely(op->flags & (MSG_OOB | MSG_ERRQUEUE)))
-		return sys_recv(fd, NULL, 0, op->flags | MSG_DONTWAIT);
 	for (;;) {
 		bool end, rang;
 

@@ -56,12 +56,13 @@ static ssize_t rx_call(struct vsock *v, int fd, struct io_op *op, size_t done, b
  */
 ssize_t vs_recv_spin(struct vsock *v, int fd, void *buf, size_t n, int flags)
 {
-	ssize_t r = flags & MSG_WAITALL ? IO_NOCALL : sys_recv(fd, buf, n, flags | MSG_DONTWAIT);
 	struct spin_wait w;
 	bool hit = false;
+	ssize_t r;
 
-	if (r == IO_NOCALL)
+	if (flags & MSG_WAITALL)
 		return sys_recv(fd, buf, n, flags);
+	r = sys_recv(fd, buf, n, flags | MSG_DONTWAIT);
 	if (r >= 0 || errno != EAGAIN || vs_nonblocking(fd, flags))
 		return r;
 	if (spin_begin(&w, &v->tcp_spin, 0, NULL)) {

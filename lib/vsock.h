@@ -315,6 +315,13 @@ static inline bool vs_mending(struct vsock *v)
 
 	return !(p & PH_NOREP) && (p & ~(PH_UNSENT | PH_CODED)) != atomic_load(&v->phase_ok);
 }
+/* Does the link carry blocks of the codec stage? */
+static inline bool vs_coded(struct vsock *v)
+{
+	return unlikely(atomic_load_explicit(atomic_load_explicit(&v->phasep, memory_order_acquire),
+					     memory_order_acquire) & PH_CODED);
+}
+
 void vs_demote(struct vsock *v, uint32_t reason);	/* healthy link: plain from now on */
 void vs_log_id(const struct vsock *v, char out[9]);
 /* Makes it live; the caller has excluded senders (mode SWITCHING). pair NULL: the peer is on another host. */
