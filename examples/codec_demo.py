@@ -6,11 +6,8 @@ client sends something like text as fast as it can; the link carries 1 Gbit/s,
 then 10 Mbit/s, then 1 Gbit/s again. Once with plain sockets, once re-linked.
 Exit status: 0 all is as it should be, 1 it is not, 77 not possible here.
 """
-import argparse
 import bisect
-import os
 import pathlib
-import signal
 import sys
 import time
 
@@ -19,18 +16,14 @@ sys.dont_write_bytecode = True
 sys.path[:0] = [str(TOP / "tests" / d) for d in ("net", "support", "meta")]
 
 import agents  # noqa: E402
-import harness  # noqa: E402
 import walkers  # noqa: E402
 from cases_codec import TEXT  # noqa: E402
+from hosts_demo import on_stage, say  # noqa: E402
 from lab import Lab  # noqa: E402
 
 PLAN = ((1.5, 1000, "1 Gbit/s"), (5.0, 10, "10 Mbit/s"), (4.0, 1000, "1 Gbit/s again"))
 BIN_MS = 150
 DECADES = (1, 10, 100, 1000)
-
-
-def say(text=""):
-    print(text, flush=True)
 
 
 def run(case, lab, roam):
@@ -79,35 +72,7 @@ def mean(values, begin, end):
     return sum(part) / len(part)
 
 
-def main():
-    p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument("--build", default=str(TOP / "build"))
-    args = p.parse_args()
-    signal.signal(signal.SIGTERM, harness._terminate)
-    reason = harness.enter_netns()
-    if reason:
-        say(f"Skipped: no hosts can be made here ({reason}). Run this as root.")
-        return 77
-    config = harness.Config(None, 1)
-    config.build = os.path.abspath(args.build)
-    case = harness.Case(config)
-    say("\nA link becomes slow, and fast again\n")
-    try:
-        with Lab(case, "AB") as lab:
-            plain, _ = run(case, lab, False)
-        with Lab(case, "AB") as lab:
-            agents.start_agents(lab)
-            roam, said = run(case, lab, True)
-    except harness.Skip as e:
-        say(f"Skipped: {e}")
-        return 77
-    except harness.Fail as e:
-        say(f"\nFAILED: {e}")
-        for proc in case.procs:
-            say("\n".join(proc.describe()))
-        return 1
-    finally:
-        case.close()
+def report(plain, roam, said):
     picture(plain, roam)
     say()
     at = 0.0
@@ -119,7 +84,17 @@ def main():
     for text in said:
         say("      codec " + text)
     say("\n    every byte was checked by its receiver")
-    return 0
+
+
+def main():
+    def perform(case):
+        with Lab(case, "AB") as lab:
+            plain, _ = run(case, lab, False)
+        with Lab(case, "AB") as lab:
+            agents.start_agents(lab)
+            roam, said = run(case, lab, True)
+        report(plain, roam, said)
+    return on_stage("A link becomes slow, and fast again", __doc__, TOP / "build", perform)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,8 @@ on each. A client on A and a server on B send to each other. Everything runs in
 network namespaces of its own, so nothing else is touched.
 Exit status: 0 all is as it should be, 1 it is not, 77 not possible here.
 """
-import argparse
 import bisect
-import os
 import pathlib
-import signal
 import sys
 import time
 
@@ -21,15 +18,12 @@ sys.path[:0] = [str(TOP / "tests" / d) for d in ("net", "support", "meta")]
 import agents  # noqa: E402
 import harness  # noqa: E402
 import walkers  # noqa: E402
+from hosts_demo import on_stage, say  # noqa: E402
 from lab import Lab  # noqa: E402
 
 RATE = 8_000_000        # bytes a second in each direction
 ROWS = 8                # of the picture
 BIN_MS = 100
-
-
-def say(text=""):
-    print(text, flush=True)
 
 
 class Story:
@@ -151,33 +145,11 @@ def report(c, s, repairs):
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument("--build", default=str(TOP / "build"))
-    args = p.parse_args()
-    signal.signal(signal.SIGTERM, harness._terminate)
-    reason = harness.enter_netns()
-    if reason:
-        say(f"Skipped: no hosts can be made here ({reason}). Run this as root.")
-        return 77
-    config = harness.Config(None, 1)
-    config.build = os.path.abspath(args.build)
-    case = harness.Case(config)
-    say("\nA server moves while bytes flow\n")
-    try:
+    def perform(case):
         with Lab(case, "ABC") as lab:
             play(case, lab)
-    except harness.Skip as e:
-        say(f"Skipped: {e}")
-        return 77
-    except harness.Fail as e:
-        say(f"\nFAILED: {e}")
-        for proc in case.procs:
-            say("\n".join(proc.describe()))
-        return 1
-    finally:
-        case.close()
-    say("\nAs it should be: the two programs noticed nothing of all this.")
-    return 0
+        say("\nAs it should be: the two programs noticed nothing of all this.")
+    return on_stage("A server moves while bytes flow", __doc__, TOP / "build", perform)
 
 
 if __name__ == "__main__":

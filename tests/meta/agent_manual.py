@@ -1,8 +1,6 @@
 #!/usr/bin/env python3
 """agent_manual.py ROAMD.8 ROAMCTL.1: the agent's manuals say what its code says, and nothing else."""
 import re
-import shutil
-import subprocess
 import sys
 
 import lists
@@ -125,13 +123,6 @@ def main():
         return [f"roamctl.1 does not explain {w}" for w in words if f".Ql {w}" not in body] + \
             ([] if words else ["links and states in ctl_list.c are not found any more"])
 
-    def lint():
-        if not shutil.which("mandoc"):
-            raise tap.Skip("mandoc is not installed")
-        done = subprocess.run(["mandoc", "-Tlint", "-Wwarning", *sys.argv[1:]],
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        return [line for line in done.stdout.splitlines() if line]
-
     return tap.run([
         ("roamd.8 has every key", configuration),
         ("the example has every key", example),
@@ -141,7 +132,7 @@ def main():
         ("roamctl.1 has every command", commands),
         ("roamctl.1 names the options of a command", command_options),
         ("roamctl.1 explains what list says", states),
-        ("mandoc finds nothing to complain about", lint),
+        ("mandoc finds nothing to complain about", lambda: tap.mandoc(*sys.argv[1:])),
     ])
 
 

@@ -1,8 +1,6 @@
 #!/usr/bin/env python3
 """manual.py ROAM.7: the built manual says what the lists and the code say."""
 import re
-import shutil
-import subprocess
 import sys
 
 import lists
@@ -58,18 +56,11 @@ def main():
                 bad.append(f"README.md lacks the variable {var}")
         return bad + [f"the manual has {v}, conf.c does not" for v in there if v not in want]
 
-    def lint():
-        if not shutil.which("mandoc"):
-            raise tap.Skip("mandoc is not installed")
-        done = subprocess.run(["mandoc", "-Tlint", "-Wwarning", sys.argv[1]],
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        return [line for line in done.stdout.splitlines() if line]
-
     return tap.run([
         ("the manual lists the intercepted calls", calls),
         ("the manual explains every reason", reasons),
         ("the manual and the README name the settings", settings),
-        ("mandoc finds nothing to complain about", lint),
+        ("mandoc finds nothing to complain about", lambda: tap.mandoc(sys.argv[1])),
     ])
 
 

@@ -1,4 +1,6 @@
 """TAP for the checks of this directory."""
+import shutil
+import subprocess
 import sys
 import traceback
 
@@ -31,3 +33,12 @@ def run(checks):
             print("# " + line)
         sys.stdout.flush()
     return 1 if bad else 0
+
+
+def mandoc(*pages):
+    """What mandoc has to say of these manuals."""
+    if not shutil.which("mandoc"):
+        raise Skip("mandoc is not installed")
+    done = subprocess.run(["mandoc", "-Tlint", "-Wwarning", *pages],
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return [line for line in done.stdout.splitlines() if line]
