@@ -407,8 +407,10 @@ bool sys_signals_restart(void)
 	int s, e = errno;
 	bool yes = true;
 
+	/* A crash handler ends no sleep: its signal comes from the thread's own next instruction. */
 	for (s = 1; yes && s < NSIG; s++)
-		if (sigaction(s, NULL, &sa) == 0 && (sa.sa_flags & SA_SIGINFO ||
+		if (s != SIGSEGV && s != SIGBUS && s != SIGFPE && s != SIGILL && s != SIGTRAP &&
+		    sigaction(s, NULL, &sa) == 0 && (sa.sa_flags & SA_SIGINFO ||
 		    (sa.sa_handler != SIG_DFL && sa.sa_handler != SIG_IGN)))
 			yes = sa.sa_flags & SA_RESTART;
 	errno = e;

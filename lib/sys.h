@@ -55,8 +55,8 @@ uint64_t sys_now_ns(void);			/* CLOCK_MONOTONIC */
 void sys_nap_us(unsigned int us);
 int sys_random(void *p, size_t n);		/* 0 or -1 */
 /*
- * After EINTR: has every handler that is installed SA_RESTART?  Then the kernel
- * would have gone on.  Who ran is not known; with others beside it, EINTR.
+ * After EINTR: has every handler that is installed SA_RESTART, those of crashes
+ * aside?  Then the kernel would have gone on.  Who ran is not known; with others beside it, EINTR.
  */
 bool sys_signals_restart(void);
 /*
