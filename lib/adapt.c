@@ -29,7 +29,7 @@ struct adapt {				/* the helper's */
 	uint64_t at, end, moved;	/* last tick; the stream's end then; when it last moved */
 	uint64_t code_ns, coded_at;	/* of coding, then; when either direction coded last */
 	uint64_t rx_gain;
-	uint32_t busy, starved, ratio;	/* smoothed, percent; 1/1024 */
+	uint32_t busy, starved, ratio;	/* smoothed, percent; 1/1024, 0 not known */
 };
 
 static struct adapt *all;
@@ -75,11 +75,32 @@ int adapt_level(struct vsock *v, size_t n, uint64_t queued)
 	return level;
 }
 
-void adapt_start_slow(struct vsock *v)
+/* What coding makes, or would make, of the bytes: coded/raw in 1/1024, 0 not known. tx is held. */
+static uint16_t ratio_of(struct vstate *st)
 {
-	if (conf()->codec != CONF_CODEC_AUTO || atomic_exchange(&v->rated, true))
+	uint64_t used = replay_used(&st->replay), back = used < SAMPLE ? used : SAMPLE;
+	const uint8_t *p;
+	size_t n;
+
+	if (atomic_load(&st->phase) & PH_CODED)
+		return (uint16_t)coding_of(st)->guess.all;
+	if (!used)
+		return 0;
+	n = replay_at(&st->replay, (uint8_t *)st + REPLAY_AT, st->replay.end - back, &p);
+	return n >= 256 ? (uint16_t)guess_sample(p, n) : 0;
+}
+
+void adapt_sent_slow(struct vsock *v)
+{
+	struct vstate *st = atomic_load(&v->st);
+	uint16_t ratio;
+
+	if (conf()->codec != CONF_CODEC_AUTO)
 		return;
-	helper_want(v, WANT_RATE);
+	if (atomic_load(&st->code_ratio) == CODE_ASKED && (ratio = ratio_of(st)))
+		atomic_store(&st->code_ratio, ratio);
+	if (!atomic_exchange(&v->rated, true))
+		helper_want(v, WANT_RATE);
 }
 
 void adapt_watch(struct vsock *v)
@@ -89,7 +110,6 @@ void adapt_watch(struct vsock *v)
 	if (!a)
 		return;
 	a->v = v;
-	a->ratio = 1024;
 	decide_init(&a->decide, sys_now_ns());
 	/* It was watched before, and the link is coded still. */
 	if (atomic_load(&atomic_load(&v->st)->phase) & PH_CODED)
@@ -160,30 +180,34 @@ static uint32_t smooth(uint32_t was, uint32_t is)
 	return (was * 3 + is) / 4;
 }
 
-/* What the senders' side shows; false: one of them is at it, and what was seen last holds. */
+/*
+ * What the senders' side shows; false: one of them is at it. One that sleeps in the
+ * kernel with tx held is asked, and answers at its next turn.
+ */
 static bool look_at_stream(struct adapt *a, struct vstate *st, uint64_t dt)
 {
-	struct coding *c = coding_of(st);
+	bool coded = atomic_load(&st->phase) & PH_CODED, ours = shlock_take(&st->tx, 0, false) == SHLOCK_OK;
+	uint64_t spent = coded ? atomic_load(&coding_of(st)->code_ns) : 0;
+	uint32_t ratio;
 
-	if (shlock_take(&st->tx, 0, false) != SHLOCK_OK)
-		return false;
-	if (atomic_load(&st->phase) & PH_CODED) {
-		uint64_t spent = c->code_ns - a->code_ns;
+	if (ours) {
+		ratio = ratio_of(st);
+		shlock_drop(&st->tx);
+	} else {
+		ratio = atomic_exchange(&st->code_ratio, CODE_ASKED);
+		ratio = ratio == CODE_ASKED ? 0 : ratio;
+	}
+	if (ratio)
+		a->ratio = coded || !a->ratio ? ratio : smooth(a->ratio, ratio);
+	if (coded) {
+		uint64_t share = spent < a->code_ns ? 0 : (spent - a->code_ns) * 100 / dt;
 
-		a->ratio = c->guess.all ? c->guess.all : a->ratio;
-		a->starved = smooth(a->starved, spent * 100 / dt > 100 ? 100 : (uint32_t)(spent * 100 / dt));
-		a->code_ns = c->code_ns;
-	} else if (replay_used(&st->replay)) {
-		uint64_t used = replay_used(&st->replay), back = used < SAMPLE ? used : SAMPLE;
-		const uint8_t *p;
-		size_t n = replay_at(&st->replay, (uint8_t *)st + REPLAY_AT, st->replay.end - back, &p);
-
-		a->ratio = n >= 256 ? smooth(a->ratio, guess_sample(p, n)) : a->ratio;
-		a->code_ns = 0;
+		a->starved = smooth(a->starved, share > 100 ? 100 : (uint32_t)share);
+	} else {
 		a->starved = 0;
 	}
-	shlock_drop(&st->tx);
-	return true;
+	a->code_ns = spent;
+	return ours;
 }
 
 /* Is the other direction the better for it? */
@@ -274,7 +298,7 @@ static bool tick(struct adapt *a, uint64_t now)
 		agent_rate_saw(v, &a->est);
 		if (agent_rate_of(v, &host))
 			in.link = path_better(&a->est, &host);
-		in.ratio = a->ratio;
+		in.ratio = a->ratio ? a->ratio : 1024;
 		in.busy = (uint8_t)a->busy;
 		in.starved = s.notsent ? 0 : (uint8_t)a->starved;
 		in.cpu = cpu_idle;

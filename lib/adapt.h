@@ -15,13 +15,16 @@
 
 /* ---- senders; tx is held */
 
-/* This much was sent: is it being watched? */
-void adapt_start_slow(struct vsock *v);
-static inline void adapt_start(struct vsock *v)
+/* This much was sent: is it being watched, and does the watcher ask what it looks like? */
+void adapt_sent_slow(struct vsock *v);
+static inline void adapt_sent(struct vsock *v)
 {
-	if (unlikely(atomic_load_explicit(&atomic_load(&v->st)->remote, memory_order_relaxed)) &&
-	    !atomic_load_explicit(&v->rated, memory_order_relaxed))
-		adapt_start_slow(v);
+	struct vstate *st = atomic_load(&v->st);
+
+	if (unlikely(atomic_load_explicit(&st->remote, memory_order_relaxed)) &&
+	    (!atomic_load_explicit(&v->rated, memory_order_relaxed) ||
+	     atomic_load_explicit(&st->code_ratio, memory_order_relaxed) == CODE_ASKED))
+		adapt_sent_slow(v);
 }
 /* The level for the next block of n bytes with `queued` bytes before it, 0: stored. */
 int adapt_level(struct vsock *v, size_t n, uint64_t queued);

@@ -51,7 +51,7 @@ struct coding {				/* in the vstate's mapping, at CODING_AT */
 	uint64_t wire_base;		/* what the link had sent before the first block */
 	uint64_t asked;			/* wire bytes when the kernel was last asked what arrived */
 	uint64_t looked;		/* stream offset when notes were last looked for */
-	uint64_t code_ns;		/* spent in the codec */
+	_Atomic uint64_t code_ns;		/* spent in the codec */
 	uint64_t noted;			/* our reader was here in the last note */
 	/* below rx */
 	_Alignas(64) uint64_t wire_rx_base;

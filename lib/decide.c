@@ -32,6 +32,7 @@ static const uint32_t first_ratio[DECIDE_LEVELS] = { 1024, 324, 305, 293, 275, 2
 #define BETTER		10u		/* percent that another level must be better */
 #define SAME		3u
 #define POOR		25u		/* percent of a CPU: then only the cheapest level, and only for a large gain */
+#define FAIR		10u		/* who sleeps most of the time gets that much of a full CPU, too */
 #define MIN_SEEN	256u		/* bytes of a block that tell a speed */
 
 void decide_speed_init(struct codec_speed *s)
@@ -100,7 +101,7 @@ uint32_t decide_gain(const struct codec_speed *s, const struct decide_in *in, in
 	ratio = ratio_at((uint32_t)ratio, now_level > 0 ? now_level : 1, level);
 	e = 1024ull * 1000000000 / s->ns[level];
 	if (now_level == 0)
-		e = e * (in->cpu > 100 ? 100 : in->cpu) / 100;
+		e = e * (in->cpu > 100 ? 100 : in->cpu < FAIR ? FAIR : in->cpu) / 100;
 	d = 1024ull * 1000000000 / s->back;
 	g = 100 * 1024 / ratio;
 	if (e * 100 / r < g)

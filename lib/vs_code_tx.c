@@ -91,7 +91,7 @@ static long code_block(struct vsock *v, struct vstate *st, struct coding *c, int
 	if (k < 0)
 		return k;
 	t = sys_now_ns() - t;
-	c->code_ns += t;
+	atomic_fetch_add(&c->code_ns, t);
 	guess_saw(&c->guess, n, (size_t)k > n ? n : (size_t)k, level > 0);
 	if (level)
 		adapt_saw(level, n, t);
@@ -148,7 +148,7 @@ static int push(struct vsock *v, struct vstate *st, struct coding *c, int fd, bo
 		if (e->wire - c->asked >= ASK_EVERY || replay_used(&st->replay) > ASK_EVERY) {
 			c->asked = e->wire;
 			coding_trim(v, fd);
-			adapt_start(v);
+			adapt_sent(v);
 		}
 	}
 }

@@ -85,7 +85,7 @@ static bool keep(struct vsock *v, struct vstate *st, int fd, const struct io_op 
 			trim_to(st, st->replay.end + n, q);
 		}
 		replay_shrink(&st->replay, replay_mem(st), REPLAY_SOFT);
-		adapt_start(v);
+		adapt_sent(v);
 	}
 	if (unlikely(n > replay_room(&st->replay)) && !replay_reserve(&st->replay, replay_mem(st), n)) {
 		vs_demote(v, REASON_BUFFER);

@@ -109,6 +109,7 @@ struct place {			/* an agent */
 
 #define REPLAY_AT	4096u		/* replay memory begins here in the mapping */
 #define REPLAY_MIN	4096u
+#define CODE_ASKED	UINT16_MAX
 #define REPLAY_SOFT	(128u << 10)	/* the ring's size in the steady state; see vs_tx.c, keep() */
 #define REPLAY_ASK	(64u << 10)	/* so often the kernel is asked what may go (~240 ns) */
 #define REPLAY_MAX	(16u << 20)
@@ -161,6 +162,7 @@ struct vstate {
 	_Atomic bool ring_want;		/* the next link shall be a ring, if the peer wants */
 	_Atomic bool ring_never;	/* the application does what a ring cannot carry */
 	_Atomic bool code_want;		/* the next link shall be coded, if the peer agrees */
+	_Atomic uint16_t code_ratio;	/* coded/raw, 1/1024, as a sender saw it; or CODE_ASKED, 0: see adapt.c */
 	_Atomic uint8_t code_level;	/* of our direction, as decided; 0: stored */
 	_Atomic uint64_t code_rate;	/* bytes a second that the link is worth; 0 not known */
 	_Atomic bool code_never;	/* the application does what a coded link cannot carry */

@@ -1,4 +1,5 @@
 """Slow links: the codec stage comes when it pays, goes when it does not, and not a byte is wrong."""
+import os
 import re
 import time
 
@@ -50,6 +51,25 @@ def comes(case, lab, mode):
     fast = goodput(s, 2)
     case.check(fast > 12, f"{fast:.1f} Mbit/s of text through 10 Mbit/s")
     walkers.verdict(case, c, s, 30)
+
+
+def copied(case, lab):
+    """Of a sender that sleeps in write all the time, to a reader that sleeps in read."""
+    program = os.path.join(case.config.build, "bench", "roam-bench-transfer-roam")
+    text = os.path.join(lab.dir, "text")
+    with open(text, "w") as f:
+        f.writelines(f"line {i}: the square of {i} is {i * i}\n" for i in range(200_000))
+    size = os.path.getsize(text)
+    lab.R.shape(lab.B, 10)
+    b = lab.spawn(lab.B, ["sh", "-c", f"{program} out {lab.B.addr} 4001 | cmp - {text}"], label="out")
+    wait_for(lambda: "ready" in b.err(), 10, "the one that listens")
+    began = time.monotonic()
+    a = lab.spawn(lab.A, [program, "source", lab.B.addr, 4001, text, size], label="source")
+    a.succeed(30)
+    b.succeed(30)
+    mbit = size * 8e-6 / (time.monotonic() - began)
+    case.check("link=codec" in a.err(), "no codec stage")
+    case.check(mbit > 12, f"{mbit:.1f} Mbit/s of text through 10 Mbit/s")
 
 
 def stays_away(case, lab, mbit, seed):
@@ -111,6 +131,7 @@ def cases(_args):
     return [
         ("codec: text at 10 Mbit/s, epoll", 60, with_lab(comes, mode="epoll")),
         ("codec: text at 10 Mbit/s, epoll-et", 60, with_lab(comes, mode="epoll-et")),
+        ("codec: a blocking copy at 10 Mbit/s", 60, with_lab(copied)),
         ("codec: noise at 10 Mbit/s is left alone", 60, with_lab(stays_away, mbit=10, seed=NOISE)),
         ("codec: 1 Gbit/s, 10 Mbit/s, 1 Gbit/s", 60, with_lab(in_and_out)),
         ("codec: breaks while coded", 60, with_lab(broken)),

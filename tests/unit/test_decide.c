@@ -290,6 +290,10 @@ START_TEST(cpu)
 	w.cpu = 20;
 	run(&w, 1000);
 	MUST(w.d.state == DECIDE_ON && w.d.level == 1);
+	w = fresh(10 * MBIT, 330);
+	w.cpu = 0;
+	run(&w, 1000);
+	MUST(w.d.state == DECIDE_ON && w.d.level == 1);
 }
 END_TEST
 
