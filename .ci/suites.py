@@ -26,7 +26,11 @@ BUILDS = {
     "clang": ("clang", ["-Dwerror=true"]),
     "asan": ("gcc", ["-Db_sanitize=address,undefined"]),
     "tsan": ("gcc", ["-Db_sanitize=thread"]),
+    "fuzz": ("clang", ["-Dfuzz=true"]),
 }
+# What is built of it; else everything.
+TARGETS = {"fuzz": ["fuzzers"]}
+FUZZ_SECONDS = 8        # each; docs and HACKING.md say how to run them for long
 SANITIZER_ENV = {
     "asan": {"ASAN_OPTIONS": "abort_on_error=0:detect_stack_use_after_return=0",
              "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"},
@@ -200,7 +204,7 @@ class Runner:
         again = ["--reconfigure"] if (where / "build.ninja").exists() else []
         env = self.env(build, CC=cc)
         for cmd in (["meson", "setup", *again, *options, str(where), str(TOP)],
-                    ["ninja", "-C", str(where)]):
+                    ["ninja", "-C", str(where), *TARGETS.get(build, [])]):
             done = subprocess.run(cmd, env=env, stdin=subprocess.DEVNULL, text=True,
                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
             if done.returncode:
@@ -280,6 +284,30 @@ class Runner:
             return fixed
         return None
 
+    def fuzz(self, where):
+        """Each target for some seconds, from the golden messages on."""
+        subprocess.run(["ninja", "-C", str(where), "fuzz-seeds"], stdin=subprocess.DEVNULL,
+                       stdout=subprocess.DEVNULL, check=True)
+        began, c = time.monotonic(), Count()
+        for program in sorted((where / "tests/fuzz").glob("fuzz_*")):
+            if not (program.is_file() and os.access(program, os.X_OK)):
+                continue
+            seeds = where / "tests/fuzz/seeds" / program.name.removeprefix("fuzz_")
+            with tempfile.TemporaryDirectory(dir=self.tmp) as found:
+                done = subprocess.run([str(program), f"-max_total_time={FUZZ_SECONDS}", "-timeout=10", "-rss_limit_mb=1024",
+                                       f"-artifact_prefix={where}/", found, *([str(seeds)] if seeds.is_dir() else [])],
+                                      stdin=subprocess.DEVNULL, text=True, errors="replace",
+                                      stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            if done.returncode:
+                c.fail(program.name, tail(done.stdout, 30))
+            elif not re.search(r"^Done \d{3,} runs", done.stdout, re.M):
+                c.fail(program.name, "it hardly ran: " + tail(done.stdout, 3))
+            else:
+                c.ok()
+        if not c.passed and not c.failed:
+            c.fail("fuzz", "no target was built")
+        self.report(f"fuzz: {FUZZ_SECONDS} s each", c, began)
+
     def run(self):
         a = self.args
         for build in a.builds:
@@ -297,6 +325,8 @@ class Runner:
                 self.tap(build, "net (moves, park)",
                          [sys.executable, TOP / "tests/net/net.py", "--build", where, "moves", "park"],
                          600, ROAM_TEST_SCALE=SLOW)
+            elif build == "fuzz":
+                self.fuzz(where)
             elif build == "tsan":
                 wrapper = self.tsan_wrapper(where)
                 if wrapper is None:

@@ -26,6 +26,7 @@ sys.path[:0] = [str(TOP / "tests" / d) for d in ("net", "support", "meta")]
 import agents                       # noqa: E402
 import harness                      # noqa: E402
 from harness import wait_for        # noqa: E402
+from farwire import Farwire         # noqa: E402
 from lab import Lab                 # noqa: E402
 
 PORT = 4001
@@ -50,7 +51,7 @@ class Field:
         pathlib.Path(self.files["random"]).write_bytes(os.urandom(16_000_000))
 
     def program(self, roam):
-        return os.path.join(self.o.build, "bench", "roam-bench-transfer" + ("-roam" if roam else ""))
+        return os.path.join(self.o.build, "tests", "net", "transfer" + ("-roam" if roam else ""))
 
     def meet(self, lab, argv_b, argv_a, roam=False):
         b = lab.spawn(lab.B, [self.program(roam), *argv_b], label="there")
@@ -124,7 +125,12 @@ class Field:
         return n * 8e-6 / took, None
 
     def asked(self, lab, roam, size, bulk, gap_us, count):
-        """Microseconds of small questions; bulk: so many bytes went to and fro before."""
+        """Microseconds of small questions over a cable that takes 10 Mbit/s; bulk: so many bytes went to and fro before."""
+        for h, addr in zip((lab.A, lab.B), Farwire(lab, lab.A, lab.B, 0, 10e6).addr):
+            h.link_down()           # there is no other way
+            h.addr = addr
+        if roam:
+            agents.start_agents(lab, [lab.A, lab.B])
         a, b = self.meet(lab, ["echo", lab.B.addr, PORT],
                          ["ask", lab.B.addr, PORT, self.files["text"], bulk, size, count, gap_us], roam)
         a.succeed(120)
@@ -166,7 +172,7 @@ def main():
     field = Field(o, case, case.dir)
     out = {}
     who = o.only.split(",")
-    links = [int(x) for x in o.links.split(",")]
+    links = [int(x) for x in o.links.split(",") if x]
     for r in range(o.rounds):
         for mbit in links:
             for data in o.data.split(","):
@@ -182,7 +188,7 @@ def main():
         if not o.no_ask:
             for size, bulk, gap in ((64, 0, 1000), (64, 4_000_000, 1000), (1000, 0, 1000), (1000, 4_000_000, 1000)):
                 for w in random.sample(("plain", "roam"), 2):
-                    with lab_for(field, 10, w == "roam") as lab:
+                    with lab_for(field, 0, False) as lab:
                         got = field.asked(lab, w == "roam", size, bulk, gap, 1500)
                     m = statistics.median(got)
                     out.setdefault(f"ask {size} {bulk} {w}", []).append(m)

@@ -55,7 +55,7 @@ def comes(case, lab, mode):
 
 def copied(case, lab):
     """Of a sender that sleeps in write all the time, to a reader that sleeps in read."""
-    program = os.path.join(case.config.build, "bench", "roam-bench-transfer-roam")
+    program = walkers.program(lab, "transfer")
     text = os.path.join(lab.dir, "text")
     with open(text, "w") as f:
         f.writelines(f"line {i}: the square of {i} is {i * i}\n" for i in range(200_000))

@@ -1,6 +1,6 @@
 /*
  * A file, or its standard input, from one host to another, and small questions
- * beside it: what slow.py measures. The same source is linked plain and with roam.
+ * beside it: what bench/slow.py measures.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -19,12 +19,12 @@
 #define CHUNK (64 * 1024)
 
 static const char usage[] =
-	"usage: roam-bench-transfer sink ADDR PORT BYTES\n"
-	"       roam-bench-transfer out ADDR PORT\n"
-	"       roam-bench-transfer source ADDR PORT FILE BYTES\n"
-	"       roam-bench-transfer pipe ADDR PORT\n"
-	"       roam-bench-transfer echo ADDR PORT\n"
-	"       roam-bench-transfer ask ADDR PORT FILE BYTES SIZE COUNT GAP_US\n"
+	"usage: transfer sink ADDR PORT BYTES\n"
+	"       transfer out ADDR PORT\n"
+	"       transfer source ADDR PORT FILE BYTES\n"
+	"       transfer pipe ADDR PORT\n"
+	"       transfer echo ADDR PORT\n"
+	"       transfer ask ADDR PORT FILE BYTES SIZE COUNT GAP_US\n"
 	"  sink    takes one connection and prints what came, when half of BYTES had come, and when it ended\n"
 	"  out     takes one and copies it to stdout\n"
 	"  source  sends FILE over and over; pipe: its stdin\n"
