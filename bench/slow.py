@@ -64,8 +64,8 @@ class Field:
     def copied(self, lab, data, n, roam):
         a, b = self.meet(lab, ["sink", lab.B.addr, PORT, n],
                          ["source", lab.B.addr, PORT, self.files[data], n], roam)
-        a.succeed(300)
-        b.succeed(300)
+        if a.wait(300) or b.wait(300):
+            raise SystemExit("\n".join([*a.describe(), *b.describe()]))
         total, half, end = map(int, b.out().split())
         began = int(re.search(r"began (\d+)", a.err()).group(1))
         if total != n:

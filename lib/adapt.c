@@ -82,7 +82,8 @@ static uint16_t ratio_of(struct vstate *st)
 	const uint8_t *p;
 	size_t n;
 
-	if (atomic_load(&st->phase) & PH_CODED)
+	/* Stored blocks, those of a look at the link too, tell nothing. */
+	if (atomic_load(&st->phase) & PH_CODED && atomic_load(&st->code_level))
 		return (uint16_t)coding_of(st)->guess.all;
 	if (!used)
 		return 0;
@@ -187,6 +188,7 @@ static uint32_t smooth(uint32_t was, uint32_t is)
 static bool look_at_stream(struct adapt *a, struct vstate *st, uint64_t dt)
 {
 	bool coded = atomic_load(&st->phase) & PH_CODED, ours = shlock_take(&st->tx, 0, false) == SHLOCK_OK;
+	bool looking = a->decide.exploring;
 	uint64_t spent = coded ? atomic_load(&coding_of(st)->code_ns) : 0;
 	uint32_t ratio;
 
@@ -197,7 +199,7 @@ static bool look_at_stream(struct adapt *a, struct vstate *st, uint64_t dt)
 		ratio = atomic_exchange(&st->code_ratio, CODE_ASKED);
 		ratio = ratio == CODE_ASKED ? 0 : ratio;
 	}
-	if (ratio)
+	if (ratio && !looking)
 		a->ratio = coded || !a->ratio ? ratio : smooth(a->ratio, ratio);
 	if (coded) {
 		uint64_t share = spent < a->code_ns ? 0 : (spent - a->code_ns) * 100 / dt;

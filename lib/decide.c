@@ -114,7 +114,7 @@ uint32_t decide_gain(const struct codec_speed *s, const struct decide_in *in, in
 /* The best level, and what it gains; a cheaper one that is as good is better. */
 static int best_level(const struct decide *d, const struct codec_speed *s, const struct decide_in *in, uint32_t *gain)
 {
-	int now_level = d->state == DECIDE_ON && !d->exploring ? d->level : 0, top, l, best = 1;
+	int now_level = d->state != DECIDE_ON ? 0 : d->exploring ? d->exploring : d->level, top, l, best = 1;
 	uint32_t g;
 
 	top = in->cpu < POOR ? 1 : DECIDE_LEVELS - 1;

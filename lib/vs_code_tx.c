@@ -92,7 +92,9 @@ static long code_block(struct vsock *v, struct vstate *st, struct coding *c, int
 		return k;
 	t = sys_now_ns() - t;
 	atomic_fetch_add(&c->code_ns, t);
-	guess_saw(&c->guess, n, (size_t)k > n ? n : (size_t)k, level > 0);
+	/* What is stored for a look at the link tells nothing about the bytes. */
+	if (level || !good || atomic_load(&st->code_level))
+		guess_saw(&c->guess, n, (size_t)k > n ? n : (size_t)k, level > 0);
 	if (level)
 		adapt_saw(level, n, t);
 	return k;
