@@ -148,7 +148,7 @@ enum roam_event_kind {
 	ROAM_EVENT_LINK = 5,		/* it has moved to another link, unbroken: stall_ns */
 	ROAM_EVENT_FROZEN = 6,		/* all connections stand still, the process may be moved; value: how many */
 	ROAM_EVENT_THAWED = 7,		/* they go on; value 1: in another place */
-	ROAM_EVENT_BANDWIDTH = 8	/* reserved: not told yet */
+	ROAM_EVENT_BANDWIDTH = 8	/* what the link can carry is known, or has changed by a quarter: value */
 };
 
 struct roam_event {
@@ -161,7 +161,7 @@ struct roam_event {
 	uint32_t lost;			/* events before this one that found the queue full */
 	uint64_t time_ns;		/* CLOCK_MONOTONIC */
 	uint64_t stall_ns;		/* MENDED, LINK: how long the connection stood still */
-	uint64_t value;			/* FROZEN: connections; THAWED: 1 in another place */
+	uint64_t value;			/* FROZEN: connections; THAWED: 1 in another place; BANDWIDTH: bytes a second, sending */
 };
 
 /*

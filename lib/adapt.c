@@ -3,6 +3,7 @@
 #include "agent.h"
 #include "coding.h"
 #include "conf.h"
+#include "event.h"
 #include "helper.h"
 #include "link_tcp.h"
 #include "log.h"
@@ -17,6 +18,8 @@
 #define IDLE_NS	UINT64_C(1000000000)	/* nothing sent for so long: not watched any more */
 #define CPU_NS	UINT64_C(250000000)
 #define OUT_NS	UINT64_C(10000000000)	/* neither direction has coded anything: the stage goes */
+#define TELL_NS	UINT64_C(200000000)	/* ROAM_EVENT_BANDWIDTH: between two; and what makes it worth a word */
+#define TELL_CONFIDENCE	50
 #define SAMPLE	(16u << 10)		/* of the live bytes; guess.c looks at 4 KiB of it */
 
 struct adapt {				/* the helper's */
@@ -29,6 +32,7 @@ struct adapt {				/* the helper's */
 	uint64_t at, end, moved;	/* last tick; the stream's end then; when it last moved */
 	uint64_t code_ns, coded_at;	/* of coding, then; when either direction coded last */
 	uint64_t rx_gain;
+	uint64_t told, told_at;		/* the rate that the program was told, and when */
 	uint32_t busy, starved, ratio;	/* smoothed, percent; 1/1024, 0 not known */
 };
 
@@ -96,7 +100,7 @@ void adapt_sent_slow(struct vsock *v)
 	struct vstate *st = atomic_load(&v->st);
 	uint16_t ratio;
 
-	if (conf()->codec != CONF_CODEC_AUTO)
+	if (conf()->codec != CONF_CODEC_AUTO && !atomic_load(&event_subscribers))
 		return;
 	if (atomic_load(&st->code_ratio) == CODE_ASKED && (ratio = ratio_of(st)))
 		atomic_store(&st->code_ratio, ratio);
@@ -255,6 +259,19 @@ static void act(struct adapt *a, struct vstate *st, int fd, uint64_t now, const 
 	}
 }
 
+/* A program that wants to know. */
+static void tell(struct adapt *a, const struct rate_est *r, uint64_t now)
+{
+	uint64_t less = a->told - a->told / 5, more = a->told + a->told / 4;
+
+	if (r->at_least || r->confidence < TELL_CONFIDENCE || (a->told && r->rate > less && r->rate < more) ||
+	    (a->told && now - a->told_at < TELL_NS))
+		return;
+	a->told = r->rate;
+	a->told_at = now;
+	event_say(a->v, ROAM_EVENT_BANDWIDTH, 0, r->rate);
+}
+
 /* True: it is still worth watching. */
 static bool tick(struct adapt *a, uint64_t now)
 {
@@ -298,13 +315,14 @@ static bool tick(struct adapt *a, uint64_t now)
 			look_at_other(a, st, now);
 		a->est = in.link = rate_now(&a->rate, now);
 		agent_rate_saw(v, &a->est);
+		tell(a, &a->est, now);
 		if (agent_rate_of(v, &host))
 			in.link = path_better(&a->est, &host);
 		in.ratio = a->ratio ? a->ratio : 1024;
 		in.busy = (uint8_t)a->busy;
 		in.starved = s.notsent ? 0 : (uint8_t)a->starved;
 		in.cpu = cpu_idle;
-		if (speed_take()) {
+		if (conf()->codec == CONF_CODEC_AUTO && speed_take()) {
 			bool changed = decide(&a->decide, &speed, &in);
 
 			shlock_drop(&speed_lock);

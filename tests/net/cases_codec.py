@@ -72,6 +72,27 @@ def copied(case, lab):
     case.check(mbit > 12, f"{mbit:.1f} Mbit/s of text through 10 Mbit/s")
 
 
+def told(case, lab):
+    """A program that asks (roam.h) hears what the link carries, and each change, with the codec off, too."""
+    lab.R.shape(lab.B, 40)
+    b = lab.spawn(lab.B, [walkers.program(lab, "transfer"), "out", lab.B.addr, 4001], label="out")
+    wait_for(lambda: "ready" in b.err(), 10, "the one that listens")
+    a = lab.spawn(lab.A, [walkers.program(lab, "teller"), lab.B.addr, 4001, 20],
+                  env=case.environ(ROAM_CODEC="off"), label="teller")
+
+    def heard():
+        """Mbit/s, last."""
+        said = re.findall(r"^bandwidth fd (\d+) is (\d+), (\d+)$", a.out(), re.M)
+        case.check(all(x == y for x, y, _ in said), "of another descriptor")
+        return int(said[-1][2]) * 8e-6 if said else 0
+    for mbit in (40, 8, 40):
+        lab.R.shape(lab.B, mbit)
+        wait_for(lambda: mbit * 0.75 < heard() < mbit * 1.25, 8, f"{mbit} Mbit/s to be told, not {heard():.1f}")
+    n = len(a.out().splitlines())
+    case.check(n < 60, f"{n} events")
+    case.note(f"{n} events")
+
+
 def stays_away(case, lab, mbit, seed):
     lab.R.shape(lab.B, mbit)
     c, s = flow(lab, seed)
@@ -132,6 +153,7 @@ def cases(_args):
         ("codec: text at 10 Mbit/s, epoll", 60, with_lab(comes, mode="epoll")),
         ("codec: text at 10 Mbit/s, epoll-et", 60, with_lab(comes, mode="epoll-et")),
         ("codec: a blocking copy at 10 Mbit/s", 60, with_lab(copied)),
+        ("codec: a program is told the bandwidth", 60, with_lab(told)),
         ("codec: noise at 10 Mbit/s is left alone", 60, with_lab(stays_away, mbit=10, seed=NOISE)),
         ("codec: 1 Gbit/s, 10 Mbit/s, 1 Gbit/s", 60, with_lab(in_and_out)),
         ("codec: breaks while coded", 60, with_lab(broken)),
