@@ -40,6 +40,8 @@ void ctl_free_list(struct list *l);
 /* As a table, or JSON. */
 int ctl_print_list(const struct opts *o, const struct list *l);
 int ctl_list(const struct opts *o, uint32_t pid);
+/* One of them, as a JSON object without its closing brace. */
+void ctl_json_record(const struct listing *c);
 const char *ctl_link_word(const struct listing *c);
 /* up, broken ..., or for a plain connection why it is plain */
 const char *ctl_state_word(const struct listing *c);

@@ -194,7 +194,7 @@ static void number(const char *name, uint64_t value)
 	printf(", \"%s\": %" PRIu64, name, value);
 }
 
-static void print_record(const struct listing *c)
+void ctl_json_record(const struct listing *c)
 {
 	char gid[33], comm[20], text[ADDR_PORT_TEXT];
 
@@ -227,7 +227,6 @@ static void print_record(const struct listing *c)
 	number("age_ns", c->age_ns);
 	if (c->agent_family)
 		member("peer_agent", addr_port_text(text, c->agent_family, c->agent_addr, c->agent_port));
-	printf("}");
 }
 
 static void print_json(const struct list *l)
@@ -237,7 +236,8 @@ static void print_json(const struct list *l)
 	printf("{\"connections\": [");
 	for (i = 0; i < l->n; i++) {
 		printf("%s\n  ", i ? "," : "");
-		print_record(&l->v[i]);
+		ctl_json_record(&l->v[i]);
+		putchar('}');
 	}
 	printf("%s], \"not_shown\": %zu}\n", l->n ? "\n" : "", l->skipped);
 }

@@ -142,6 +142,21 @@ static void print_rates(const struct opts *o, const struct rate *v, size_t n, si
 	fflush(stdout);
 }
 
+/* A line for each look. */
+static void json_rates(const struct rate *v, size_t n, double seconds)
+{
+	size_t i;
+
+	printf("{\"seconds\": %.3f, \"connections\": [", seconds);
+	for (i = 0; i < n; i++) {
+		fputs(i ? ", " : "", stdout);
+		ctl_json_record(v[i].c);
+		printf(", \"sent_per_second\": %.0f, \"received_per_second\": %.0f}", v[i].tx, v[i].rx);
+	}
+	puts("]}");
+	fflush(stdout);
+}
+
 static int take(const struct opts *o, struct list *l, double *when)
 {
 	int rc = ctl_get_list(o, 0, l);
@@ -195,7 +210,9 @@ static int watch(const struct opts *o, bool live, bool keys)
 		window(live, &lines, &width);
 		if (live)
 			fputs("\033[H\033[J", stdout);
-		if (v)
+		if (v && o->json)
+			json_rates(v, after.n, t1 - t0);
+		else if (v)
 			print_rates(o, v, after.n, lines, width);
 		free(v);
 		ctl_free_list(&before);
@@ -203,7 +220,7 @@ static int watch(const struct opts *o, bool live, bool keys)
 		t0 = t1;
 		if (o->once)
 			break;
-		if (!live)
+		if (!live && !o->json)
 			putchar('\n');
 	}
 	ctl_free_list(&before);
@@ -213,7 +230,7 @@ static int watch(const struct opts *o, bool live, bool keys)
 int ctl_top(const struct opts *o)
 {
 	const char *term = getenv("TERM");
-	bool live = !o->once && isatty(1) && term && *term && strcmp(term, "dumb") != 0;
+	bool live = !o->once && !o->json && isatty(1) && term && *term && strcmp(term, "dumb") != 0;
 	bool keys = live && isatty(0);
 	struct sigaction sa = { .sa_handler = on_signal };
 	struct termios old, raw;

@@ -59,7 +59,7 @@ static const struct cmd {
 		ctl_list, NULL),
 	COMMAND("show", "GID", "everything about one connection; the beginning of its GID is enough", MUST_ARG,
 		O_DIR | O_JSON, NULL, ctl_show),
-	COMMAND("top", "", "what the connections carry now, the busiest first", NO_ARG, O_DIR | O_ONCE | O_INTERVAL,
+	COMMAND("top", "", "what the connections carry now, the busiest first", NO_ARG, O_DIR | O_JSON | O_ONCE | O_INTERVAL,
 		run_top, NULL),
 	COMMAND("peers", "", "the agents of other hosts", NO_ARG, O_DIR | O_JSON, run_peers, NULL),
 	COMMAND("hosts", "", "how fast the ways to other hosts are", NO_ARG, O_DIR | O_JSON, run_hosts, NULL),
@@ -102,7 +102,7 @@ static int help(void)
 	for (i = 0; i < ARRAY_SIZE(commands); i++)
 		printf("  %-6s %-9s %s\n", commands[i].name, commands[i].arg, commands[i].text);
 	printf("\nOptions:\n"
-	       "  --json            list, show, peers, hosts, stats, doctor: for programs\n"
+	       "  --json            list, show, top, peers, hosts, stats, doctor: for programs\n"
 	       "  -v, --verbose     list: explain why a connection is not persistent\n"
 	       "  --once            top: measure once, print, end\n"
 	       "  --interval S      top: seconds between two looks (1)\n"

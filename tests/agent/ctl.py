@@ -285,12 +285,19 @@ def t_top():
                         record(fd=5, gid=bytes(16), link=0))])]
     with Agent(answer) as a:
         done = run("top", "--once", "--interval", "0.5", agent=a, env={"TERM": "xterm"})
+        exact = run("top", "--json", "--once", "--interval", "0.5", agent=a)
     rows = done.stdout.splitlines()
     bad = want(done, 0, "3 connections, 2 persistent, 0 of them not up")
     if [r[:8] for r in rows[3:5]] != ["5e90ffff", "5e90d2e0"]:
         bad.append(f"not by rate: {done.stdout}")
     if not re.search(r" 0 +(8\.\d|9)M .*4\.0K", rows[3]):
         bad.append(f"no rate of 8.6M: {rows[3]}")
+    bad += want(exact, 0)
+    look = json.loads(exact.stdout)
+    first = look["connections"][0]
+    if len(look["connections"]) != 3 or not 0.4 < look["seconds"] < 3 or first["gid"][:8] != "5e90ffff" or \
+       not 8e6 < first["received_per_second"] < 10e6 or first["sent_per_second"]:
+        bad.append(f"JSON: {look}")
     return bad
 
 
@@ -309,6 +316,15 @@ def t_top_live():
         out, err = p.communicate(timeout=10)
         bad = [] if heads == 3 and p.returncode == 0 and "\033" not in out else \
             [f"{heads} tables, status {p.returncode}, {err!r}"]
+        lines = []
+        p = subprocess.Popen([roamctl, "--dir", a.dir, "top", "--json", "--interval", "0.1"], text=True,
+                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        while len(lines) < 3:
+            lines.append(json.loads(p.stdout.readline() or "null"))
+        p.terminate()
+        p.communicate(timeout=10)
+        if p.returncode or not all(len(x["connections"]) == 1 for x in lines):
+            bad.append(f"--json, again and again: {lines}")
         with_tty = on_terminal(a, "top", "--interval", "0.1", key=b"q")
         if b"\033[H\033[J" not in with_tty[1] or with_tty[0] != 0:
             bad.append(f"on a terminal: {with_tty}")
