@@ -23,6 +23,7 @@ struct offer {
 	struct proc *p;			/* out: the opener; in: the acceptor, once it has said HELLO */
 	struct session *s;		/* the other side; out: NULL until there is one */
 	struct peer *peer;		/* out: is being dialled */
+	uint32_t hellos;		/* in: not answered yet */
 };
 
 static struct offer *bucket[BUCKETS];
@@ -300,6 +301,7 @@ void offer_hello(struct proc *p, const struct msg *m, int fd)
 		return;
 	}
 	o->p = p;
+	o->hellos++;
 	r.pid = 0;
 	r.start = r.netns = 0;
 	session_send(o->s, &r);
@@ -317,10 +319,13 @@ bool offer_remote_answer(struct session *s, const struct msg *m, const uint8_t *
 			COUNT(upgrades);
 			ends_met(o->p, m->gid, 0, s);
 		}
-		if (m->type == MSG_REFUSE && for_later(m->reason))
-			o->p = NULL;
-		else
+		if (o->hellos)
+			o->hellos--;
+		/* Who has asked again may be welcome yet. */
+		if (m->type != MSG_REFUSE || !for_later(m->reason))
 			drop(o);
+		else if (!o->hellos)
+			o->p = NULL;
 		return true;
 	}
 	o = get(m->nonce, true);

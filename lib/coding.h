@@ -103,6 +103,12 @@ void coding_broken(struct vsock *v, int fd);
  * of the first. tx and rx are held, the decoder stays where it is. A reason, or REASON_NONE.
  */
 uint32_t coding_count(struct vsock *v, int fd, bool fin_ours, bool *fin_theirs, uint64_t *got, uint8_t **p, size_t *n);
+/*
+ * Closed, and all was given to the kernel. A note of the other end's reader that finds
+ * no socket would be answered by a reset, and what is under way would be lost: so the
+ * socket stays, and takes notes, until its FIN has been acknowledged (true).
+ */
+bool coding_over(struct vsock *v, int fd);
 /* The last close: nothing of ours is left in the queue that the kernel would take for unread bytes. */
 void coding_end(struct vsock *v, int fd);
 

@@ -1,6 +1,7 @@
 /* The process ends: the peers hear of it, and bytes that a link lacks are delivered. */
 #include "coding.h"
 #include "helper.h"
+#include "link_tcp.h"
 #include "meet.h"
 #include "park.h"
 #include "sys.h"
@@ -8,6 +9,14 @@
 #include <sys/un.h>
 
 #define EXIT_NS UINT64_C(3000000000)
+
+/* One of the program's, which is ours now, or the helper's. */
+static bool lingers(struct vsock *v)
+{
+	int fd = atomic_load(&v->fd);
+
+	return v->orphan || (!coding_over(v, fd) && !link_dead(fd));
+}
 
 /*
  * The kernel goes on delivering after a process has ended; so must we when a
@@ -29,8 +38,12 @@ static void deliver_last(void)
 
 			coding_last(v);
 			ph = atomic_load(&st->phase);
-			if (ph & PH_NOREP || !(ph & (PH_MEND | PH_UNSENT)) || !vs_last_sharer(v, st))
+			if (ph & PH_NOREP || !vs_last_sharer(v, st))
 				continue;
+			if (!(ph & (PH_MEND | PH_UNSENT))) {
+				busy |= ph & PH_CODED && lingers(v);
+				continue;
+			}
 			/* A broken ring may hold some, too. */
 			if (vs_tx_off(st) == st->replay.base)
 				continue;

@@ -304,3 +304,11 @@ void link_abort(int fd)
 	if (fd >= 0)
 		sys_setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
 }
+
+bool link_resets(int fd)
+{
+	struct linger l = { 0 };
+	socklen_t n = sizeof(l);
+
+	return sys_getsockopt(fd, SOL_SOCKET, SO_LINGER, &l, &n) == 0 && l.l_onoff && !l.l_linger;
+}

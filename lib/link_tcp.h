@@ -50,6 +50,7 @@ void link_copy_options(int from, int to);
 void link_drain(int fd);
 /* When it is closed it ends by a reset: nothing of it stays in the kernel. */
 void link_abort(int fd);
+bool link_resets(int fd);
 bool link_nodelay(int fd);
 void link_set_nodelay(int fd, bool on);
 /* Copies the unread bytes without taking them; the number, or -1. */

@@ -297,6 +297,27 @@ static bool coding_flush(struct mend *m)
 	return true;
 }
 
+#define LINGER_NS	(5 * MS)
+
+/* Closed, and delivered, but its notes would meet a closed socket: true, not yet. */
+static bool coding_linger(struct mend *m)
+{
+	struct vsock *v = m->v;
+	int fd = mend_own_fd(m);
+
+	/* No descriptor: it is on its way to us (mend_given). */
+	if (fd >= 0 && coding_over(v, fd))
+		return false;
+	if (fd >= 0 && link_dead(fd)) {
+		if (!vs_judge_tx(v, ECONNRESET))
+			return false;
+		vs_break(v, ECONNRESET, "reset");
+	}
+	m->state = M_FLUSH;
+	m->due = sys_now_ns() + LINGER_NS;
+	return true;
+}
+
 static void flush(struct mend *m)
 {
 	struct vsock *v = m->v;
@@ -326,7 +347,7 @@ static void flush(struct mend *m)
 			return;
 		}
 	}
-	if (ph & PH_CODED && !(ph & PH_NOREP) && !vs_mending(v) && coding_flush(m))
+	if (ph & PH_CODED && !(ph & PH_NOREP) && !vs_mending(v) && (coding_flush(m) || (v->orphan && coding_linger(m))))
 		return;
 	m->state = M_IDLE;
 	m->due = 0;

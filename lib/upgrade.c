@@ -291,7 +291,9 @@ void upgrade_dial(struct vsock *v)
 		return;
 	}
 	if (far) {
-		take_far(v, m.nonce);
+		/* One at a time: the opener may refuse a first HELLO (busy) and welcome a second, and we would have given up. */
+		if (!v->offer_far || v->offer_nonce != m.nonce || *slot_of(m.nonce) != v)
+			take_far(v, m.nonce);
 		return;
 	}
 	fd = chan_dial(m.pid, m.start);
@@ -341,14 +343,17 @@ static void far_msg(struct vsock *v, struct msg *m)
 	memcpy(m->aaddr, t.aaddr, 16);
 }
 
-static void send_with_socket(struct vsock *v, struct msg *m)
+static bool send_with_socket(struct vsock *v, struct msg *m)
 {
 	int fd = helper_borrow(atomic_load(&v->fd));
+	bool sent;
 
 	agent_want();
-	if (fd < 0 || agent_send(m, NULL, fd) < 0)
+	sent = fd >= 0 && agent_send(m, NULL, fd) >= 0;
+	if (!sent)
 		try_later(v);
 	helper_close(fd);
+	return sent;
 }
 
 static void offer_far(struct vsock *v)
@@ -367,7 +372,10 @@ static void take_far(struct vsock *v, uint64_t nonce)
 	v->offer_nonce = nonce;
 	*slot_of(nonce) = v;
 	far_msg(v, &m);
-	send_with_socket(v, &m);
+	if (!send_with_socket(v, &m)) {
+		*slot_of(nonce) = NULL;
+		v->offer_nonce = 0;
+	}
 }
 
 /* Every look-up by nonce: NULL when it is not about a plain connection of ours. */

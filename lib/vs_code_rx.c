@@ -446,6 +446,28 @@ bool coding_fin(struct vsock *v, struct vstate *st, uint64_t fin, uint64_t unrea
 	return unread > c->kept || ((fin - vs_rx_off(v)) & RX_MASK) == c->have - c->at;
 }
 
+bool coding_over(struct vsock *v, int fd)
+{
+	struct vstate *st = atomic_load(&v->st);
+	struct coding *c = coding_of(st);
+	bool over = true;
+
+	if (!vs_coded(v) || atomic_load(&st->phase) & PH_NOREP || vs_mending(v) || link_resets(fd))
+		return true;
+	if (!rx_taken(st))
+		return false;
+	/* What is more than a note was for the application, and a reset is right. */
+	if (c->have == c->at && fill(c, fd) == PULL_DRY) {
+		vs_announce_fin(v, false);
+		st->shut_wr = 1;
+		sys_shutdown(fd, SHUT_WR);
+		over = sys_outq(fd) <= 0;
+	}
+	settle(c, fd);
+	shlock_drop(&st->rx);
+	return over;
+}
+
 void coding_end(struct vsock *v, int fd)
 {
 	struct vstate *st = atomic_load(&v->st);

@@ -561,9 +561,9 @@ static void last_close(struct vsock *v, int fd)
 		vring_to_replay(v);
 		shlock_drop(&st->tx);
 	}
-	/* Bytes the kernel has not taken go on being delivered after close. */
-	if ((ph & (PH_MEND | PH_UNSENT)) && !(ph & PH_NOREP) && vs_last_sharer(v, st) &&
-	    replay_used(&st->replay)) {
+	/* Bytes the kernel has not taken go on being delivered after close; a coded link lingers (coding_over). */
+	if (!(ph & PH_NOREP) && vs_last_sharer(v, st) &&
+	    (ph & (PH_MEND | PH_UNSENT) ? replay_used(&st->replay) > 0 : ph & PH_CODED && !coding_over(v, fd))) {
 		vs_announce_fin(v, false);
 		st->shut_wr = 1;
 		v->orphan = true;

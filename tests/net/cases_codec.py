@@ -72,6 +72,27 @@ def copied(case, lab):
     case.check(mbit > 12, f"{mbit:.1f} Mbit/s of text through 10 Mbit/s")
 
 
+def ended(case, lab):
+    """Sent, closed, and gone, while the reader's notes are still on their way: the end is an end, and nothing is lost."""
+    program = walkers.program(lab, "transfer")
+    text = os.path.join(lab.dir, "text")
+    with open(text, "w") as f:
+        f.writelines(f"line {i}: the square of {i} is {i * i}\n" for i in range(150_000))
+    size = os.path.getsize(text)
+    lab.R.shape(lab.B, 20)
+    coded = 0
+    for i in range(8):
+        n = size - i * 77_777
+        b = lab.spawn(lab.B, ["sh", "-c", f"{program} out {lab.B.addr} {4001 + i} | cmp -n {n} - {text}"], label="out")
+        wait_for(lambda: "ready" in b.err(), 10, "the one that listens")
+        a = lab.spawn(lab.A, [program, "source", lab.B.addr, 4001 + i, text, n], label="source")
+        a.succeed(30)
+        b.succeed(30)
+        case.check("reset" not in b.err(), f"{i}: {b.err()[-200:]}")
+        coded += "link=codec" in a.err()
+    case.check(coded >= 6, f"only {coded} of 8 were coded")
+
+
 def told(case, lab):
     """A program that asks (roam.h) hears what the link carries, and each change, with the codec off, too."""
     lab.R.shape(lab.B, 40)
@@ -153,6 +174,7 @@ def cases(_args):
         ("codec: text at 10 Mbit/s, epoll", 60, with_lab(comes, mode="epoll")),
         ("codec: text at 10 Mbit/s, epoll-et", 60, with_lab(comes, mode="epoll-et")),
         ("codec: a blocking copy at 10 Mbit/s", 60, with_lab(copied)),
+        ("codec: sent, closed and gone", 60, with_lab(ended)),
         ("codec: a program is told the bandwidth", 60, with_lab(told)),
         ("codec: noise at 10 Mbit/s is left alone", 60, with_lab(stays_away, mbit=10, seed=NOISE)),
         ("codec: 1 Gbit/s, 10 Mbit/s, 1 Gbit/s", 60, with_lab(in_and_out)),
