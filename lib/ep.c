@@ -4,6 +4,7 @@
 #include "sys.h"
 #include "vring.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -649,6 +650,18 @@ void ep_attach(struct vsock *v)
 	}
 }
 
+/* The kernel finds a registration by its number: one that was closed is ours for a moment, if it is free. */
+static void del_by_number(int ep, int num, int fd)
+{
+	int n = num == fd ? fd : sys_fcntl(fd, F_DUPFD_CLOEXEC, num), e = errno;
+
+	if (n == num)
+		sys_epoll_ctl(ep, EPOLL_CTL_DEL, num, NULL);
+	if (n >= 0 && n != fd)
+		sys_close(n);
+	errno = e;
+}
+
 void ep_forget(struct vsock *v)
 {
 	struct vstate *st;
@@ -671,8 +684,8 @@ void ep_forget(struct vsock *v)
 		 * it has closed.  Not if a forked process may have the set, and the socket.
 		 */
 		st = atomic_load(&v->st);
-		if (!r->out && st && !atomic_load(&st->shared) && atomic_load(&v->fd) == r->fd)
-			sys_epoll_ctl(atomic_load(&s->fd), EPOLL_CTL_DEL, r->fd, NULL);
+		if (!r->out && st && !atomic_load(&st->shared))
+			del_by_number(atomic_load(&s->fd), r->fd, atomic_load(&v->fd));
 		ep_over_gone(s, r);
 		ep_unlink_set(s, r);
 		unlock(s);
