@@ -5,6 +5,7 @@ import time
 
 import agents
 import walkers
+from farwire import Farwire
 from harness import wait_for
 from lab import Lab, need_tools
 
@@ -12,11 +13,18 @@ TEXT = 0xA5 << 56           # a seed whose stream deflate makes a third of (exam
 NOISE = 1
 
 
-def with_lab(fn, **how):
+def with_lab(fn, delay=None, **how):
+    """delay: a cable of 10 Mbit/s that takes so many seconds is all there is between the hosts."""
     def run(case):
         need_tools()
         with Lab(case, "AB") as lab:
-            agents.start_agents(lab)
+            if delay:
+                for h, addr in zip((lab.A, lab.B), Farwire(lab, lab.A, lab.B, delay, 10e6).addr):
+                    h.link_down()
+                    h.addr = addr
+            else:
+                lab.R.shape(lab.B, 10)
+            agents.start_agents(lab, [lab.A, lab.B])
             fn(case, lab, **how)
     return run
 
@@ -44,7 +52,6 @@ def said(w, pattern):
 
 def comes(case, lab, mode):
     """10 Mbit/s, text: more goes through than the link can carry."""
-    lab.R.shape(lab.B, 10)
     c, s = flow(lab, TEXT, mode=mode)
     wait_for(lambda: said(c, r"link=codec"), 10, "the codec stage")
     time.sleep(1)
@@ -60,7 +67,6 @@ def copied(case, lab):
     with open(text, "w") as f:
         f.writelines(f"line {i}: the square of {i} is {i * i}\n" for i in range(200_000))
     size = os.path.getsize(text)
-    lab.R.shape(lab.B, 10)
     b = lab.spawn(lab.B, ["sh", "-c", f"{program} out {lab.B.addr} 4001 | cmp - {text}"], label="out")
     wait_for(lambda: "ready" in b.err(), 10, "the one that listens")
     began = time.monotonic()
@@ -174,6 +180,7 @@ def cases(_args):
         ("codec: text at 10 Mbit/s, epoll", 60, with_lab(comes, mode="epoll")),
         ("codec: text at 10 Mbit/s, epoll-et", 60, with_lab(comes, mode="epoll-et")),
         ("codec: a blocking copy at 10 Mbit/s", 60, with_lab(copied)),
+        ("codec: a blocking copy at 10 Mbit/s, 40 ms", 60, with_lab(copied, delay=0.02)),
         ("codec: sent, closed and gone", 60, with_lab(ended)),
         ("codec: a program is told the bandwidth", 60, with_lab(told)),
         ("codec: noise at 10 Mbit/s is left alone", 60, with_lab(stays_away, mbit=10, seed=NOISE)),
