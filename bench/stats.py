@@ -1,4 +1,4 @@
-"""Medians, quartiles, and how a variant compares to raw."""
+"""Medians, quartiles, and how a variant compares to the one that it is measured against."""
 
 import statistics
 
@@ -11,9 +11,14 @@ def quantile(values, q):
     return v[low] + (v[high] - v[low]) * (at - low)
 
 
+def short(x):
+    """Five digits: a result file is for people, too."""
+    return float("%.5g" % x)
+
+
 def spread(values):
-    return {"median": statistics.median(values), "q1": quantile(values, 0.25),
-            "q3": quantile(values, 0.75), "rounds": [round(x, 6) for x in values]}
+    return {"median": short(statistics.median(values)), "q1": short(quantile(values, 0.25)),
+            "q3": short(quantile(values, 0.75)), "rounds": [short(x) for x in values]}
 
 
 def typical(pin, values):
@@ -22,7 +27,7 @@ def typical(pin, values):
     several times apart, and a pair falls from one into the other: a median then
     tells mostly how often. The lower quartile stays within the faster placement.
     """
-    return statistics.median(values) if pin == "pinned" else quantile(values, 0.25)
+    return quantile(values, 0.25) if pin == "unpinned" else statistics.median(values)
 
 
 def ratio(pin, ours, raw):
@@ -31,6 +36,17 @@ def ratio(pin, ours, raw):
     other, so drift is in both and cancels; a disturbed slice is one outlier, and
     the median does not see it.
     """
-    if pin == "pinned":
-        return statistics.median(a / b for a, b in zip(ours, raw))
-    return typical(pin, ours) / typical(pin, raw)
+    if pin == "unpinned":
+        return typical(pin, ours) / typical(pin, raw)
+    return statistics.median(a / b for a, b in zip(ours, raw))
+
+
+def apart(a, b, least=0.02):
+    """
+    Did something change between two spreads? Only when their quartile ranges do
+    not touch, and the medians are further apart than `least`.
+    """
+    if a["q1"] <= b["q3"] and b["q1"] <= a["q3"]:
+        return False
+    low, high = sorted((abs(a["median"]), abs(b["median"])))
+    return high - low > least * high

@@ -1,0 +1,2 @@
+def write(r,out): return "stub"
+def goals(r): return []
