@@ -315,9 +315,9 @@ class Runner:
             if not where:
                 continue
             if build == "gcc":
-                self.meson(build, where, ["unit", "agent", "conf", "meta", "cover", "e2e", "ring", "hostile", "net", "api", "tutorial"])
+                self.meson(build, where, ["unit", "agent", "conf", "meta", "cover", "e2e", "ring", "hostile", "net", "api", "tutorial", "counts"])
             elif build == "clang":
-                self.meson(build, where, ["unit", "agent", "conf", "meta"])
+                self.meson(build, where, ["unit", "agent", "conf", "meta", "counts"])
                 self.e2e(build, where, "e2e (100 breaks)", ["stress", "modes"], 100, 300, "1")
             elif build == "asan":
                 self.meson(build, where, ["unit", "agent", "conf"], SLOW)

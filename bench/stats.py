@@ -43,10 +43,12 @@ def ratio(pin, ours, raw):
 
 def apart(a, b, least=0.02):
     """
-    Did something change between two spreads? Only when their quartile ranges do
-    not touch, and the medians are further apart than `least`.
+    Did something change between two spreads? Only when (nearly) every round of one is above
+    every round of the other, and the medians are further apart than `least`. Of two equal ones with
+    five rounds that is said in 1.6 % of the cases; quartiles that do not touch would be 17 %.
     """
-    if a["q1"] <= b["q3"] and b["q1"] <= a["q3"]:
+    pairs = [(x > y) - (x < y) for x in a["rounds"] for y in b["rounds"]]
+    if abs(sum(pairs)) < 0.9 * len(pairs):
         return False
     low, high = sorted((abs(a["median"]), abs(b["median"])))
     return high - low > least * high
