@@ -258,7 +258,7 @@ int main(int argc, char **argv)
 
 	way = argc > 1 ? find(argv[1]) : NULL;
 	if (!way) {
-		fprintf(stderr, "usage: roam-bench-ring WAY [ARG]; see bench/ring.py\n");
+		fprintf(stderr, "usage: roam-bench-ring WAY [ARG]; see bench/part_core.py\n");
 		return 2;
 	}
 	if (socketpair(AF_UNIX, SOCK_STREAM, 0, sv) || way->before(argc > 2 ? (unsigned)atoi(argv[2]) : 0))
