@@ -49,7 +49,7 @@ def connections(bench, last):
         for n in [c for c in counts(o) if c <= last]:
             for p in pairs:
                 if n > p.one:
-                    p.both("many-server 64 0", "dial %d %d" % (n - p.one, EXCHANGES), 400)
+                    p.both("many-server 64 0", "dial %d %d" % (n - p.one, EXCHANGES if p.link else 1), 400)
                     p.one = n
                 want = n * 0.95 if p.link else 0
                 if min(node.lines(" upgraded ") for node in p.nodes) < want:

@@ -134,14 +134,20 @@ def measure(o):
         try:
             about = machine(o, bench.tmp)
             bench.say("%(cpu)s, %(cpus)d CPUs, Linux %(kernel)s, %(compiler)s" % about)
-            took = {}
+            took, ended = {}, []
             for name in o.only:
                 t0 = time.monotonic()
-                load_part(name).run(bench)
+                try:
+                    load_part(name).run(bench)
+                except Refuse:
+                    raise
+                except (BenchError, places.harness.Fail, places.harness.Skip, OSError) as e:
+                    bench.say("%s ended early: %s" % (name, e))     # the other parts are worth having
+                    ended.append("%s: %s" % (name, e))
                 took[name] = round(time.monotonic() - t0, 1)
             about["load_after"] = [round(x, 2) for x in os.getloadavg()]
             plan = [want for name in o.only for want in load_part(name).plan(o)]
-            lost = engine.missing(plan, bench.cells, bench.skips)
+            lost = ended + engine.missing(plan, bench.cells, bench.skips)
             return {
                 "format": FORMAT, "machine": about,
                 "options": {k: getattr(o, k) for k in ("only", "quick", "rounds", "slices", "slice_ms", "sizes",
@@ -179,7 +185,11 @@ def main():
     dump(result, os.path.join(o.out, "benchmarks.json"))
     for line in lost:
         print("run.py: lost: %s" % line, file=sys.stderr)
-    print(report.write(result, o.out))
+    try:
+        print(report.write(result, o.out))
+    except report.Hole as e:
+        lost.append("no report: %s" % e)
+        print("run.py: %s" % lost[-1], file=sys.stderr)
     if lost:
         return 1
     if o.check and any(g["verdict"] == "MISSED" for g in report.goals(result)):
