@@ -1,7 +1,7 @@
 /*
  * The ring's core with both ends in one process: hot_ring OP COUNT, as counts.py
- * runs hot. valgrind knows no membarrier(2), so under it a connection never gets on
- * a ring, and the virtual sockets above are not counted here.
+ * runs hot. valgrind 3.19 has no pidfd_open(2); under it a connection did not get on
+ * a ring, so the virtual sockets above are not counted here.
  */
 #include <errno.h>
 #include <stdio.h>
