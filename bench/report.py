@@ -21,7 +21,8 @@ import plots                                    # noqa: E402
 LABEL = {"raw": "unintercepted", "null": "unintercepted, again", "plainpeer": "peer without roam",
          "thin": "thin", "thin-spin": "thin, `ROAM_SPIN=tcp`", "thick": "thick", "ring": "ring",
          "ring-sleep": "ring, asleep", "mpi-shm": "OpenMPI, shared memory", "mpi-tcp": "OpenMPI, TCP",
-         "mpi-shm2": "OpenMPI, no CMA", "codec": "with the codec"}
+         "mpi-shm2": "OpenMPI, no CMA", "codec": "with the codec",
+         "pipe": "gzip at both ends", "ssh": "`ssh -C`"}
 ORDER = list(LABEL)
 UNMEASURED = "*Not measured in this run.*"
 
@@ -287,7 +288,10 @@ def tables(res):
         ("freeze, ms", "freeze", "routed", "", "moved"),
         ("from its arrival to the last connection's next byte, ms", "time", "routed", "", "moved")], "connections")
     out["codec"] = lambda: by_x(res, "codec", "", [
-        ("text", "goodput", "routed", "", "text"), ("noise", "goodput", "routed", "", "noise")], "Mbit/s (0: not shaped)")
+        ("text", "goodput", "routed", "", "text"), ("random", "goodput", "routed", "", "random")], "Mbit/s (0: not shaped)")
+    out["asked"] = lambda: by_x(res, "codec", "", [
+        ("us, nothing else sent", "rtt", "cable10", "", "before"),
+        ("us, link coded by a bulk before", "rtt", "cable10", "", "behind a bulk")], "bytes")
     return out
 
 
