@@ -29,6 +29,7 @@ bool vs_nonblocking(int fd, int flags);
 uint64_t vs_deadline(int fd, int opt);
 /* Sets errno to what the link died with, once. */
 bool vs_take_pending(struct vsock *v);
+void vs_error_later(struct vsock *v, int err);
 
 /* vs_op.c: the application's buffers. */
 struct rest {			/* those behind the first `skip` bytes */

@@ -253,6 +253,19 @@ uint64_t vs_deadline(int fd, int opt)
 	return sys_now_ns() + (uint64_t)tv.tv_sec * 1000000000u + (uint64_t)tv.tv_usec * 1000u;
 }
 
+/* An error that is real, and that the kernel tells once: for the next call, which has no bytes to tell of. */
+void vs_error_later(struct vsock *v, int err)
+{
+	struct vstate *st = atomic_load(&v->st);
+	int zero = 0;
+
+	if (!st || !vs_live(v))
+		return;
+	atomic_compare_exchange_strong(&st->pending_err, &zero, err);
+	atomic_store(&st->judged, 1);
+	vs_phase(st, PH_NOREP, 0);
+}
+
 /* The errno that the link died with, told exactly once. */
 bool vs_take_pending(struct vsock *v)
 {

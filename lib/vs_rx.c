@@ -146,7 +146,12 @@ static ssize_t rx_post(struct vsock *v, int fd, struct io_op op, ssize_t r, bool
 			if (op.flags & (MSG_OOB | MSG_ERRQUEUE))
 				return r;
 			if (!vs_judge_rx(v, fd, r, e)) {
-				if ((r < 0 || vring_of(v)) && vs_clean_end(v, r < 0 ? e : 0))
+				bool clean = (r < 0 || vring_of(v)) && vs_clean_end(v, r < 0 ? e : 0);
+
+				/* What was read comes first, as with the kernel. */
+				if (done && r < 0 && !clean)
+					vs_error_later(v, e);
+				if (done || clean)
 					return (ssize_t)done;
 				if (vs_take_pending(v))
 					return -1;

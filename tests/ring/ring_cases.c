@@ -726,6 +726,40 @@ static void slow_reader_b(void)
 	NEED(recv(fd, b, 1, 0) == 0);
 }
 
+/* A receive that waits for all of it has some when the link is left; then the stream ends. */
+static void all_a(void)
+{
+	int fd = ring_pair(true), i;
+	char b[1000];
+	ssize_t r;
+
+	put(fd, b, 1);		/* unread over there: its close is then a reset */
+	say(0);
+	for (i = 0; i < 2; i++) {
+		r = recv(fd, b, sizeof(b), MSG_WAITALL);
+		if (r != (i ? 0 : 300))
+			break;
+	}
+	if (!strcmp(way, "end") ? i < 2 : !(i == 1 && r < 0 && errno == ECONNRESET))
+		fail("receive %d gave %zd", i + 1, r);
+}
+
+static void all_b(void)
+{
+	int fd = ring_pair(false);
+	char b[300] = { 0 };
+
+	await(0);
+	put(fd, b, sizeof(b));
+	nap(50);		/* it has them, for all we know */
+	NEED(vring_leave(fdtab_vsock(fd), false));
+	nap(50);
+	if (!strcmp(way, "end"))
+		NEED(shutdown(fd, SHUT_WR) == 0 && recv(fd, b, 2, 0) == 1 && recv(fd, b, 1, 0) == 0);
+	else
+		close(fd);
+}
+
 /* One receiver and one sender, each in its own poll: neither takes the other's doorbell. */
 static void *poll_in(void *arg)
 {
@@ -807,6 +841,8 @@ static const struct {
 	{ "SCM_RIGHTS to a stranger", rights, echo_b, NULL, false },
 	{ "close with unread bytes is a reset", unread_a, unread_b, NULL, false },
 	{ "half-close", half_a, half_b, NULL, false },
+	{ "receiver of all there is to come, a move, the end", all_a, all_b, "end", false },
+	{ "receiver of all there is to come, a move, a reset", all_a, all_b, "reset", false },
 	{ "close behind a MiB for a slow reader", big_then_close_a, slow_reader_b, NULL, false },
 	{ "receiver in poll, sender in poll", both_ways, both_ways, "poll", false },
 	{ "receiver in poll, sender in epoll", both_ways, both_ways, "epoll", false },
