@@ -455,11 +455,13 @@ static void *watch(void *arg)
 	(void)arg;
 	for (;;) {
 		bool hold = false;
+		uint32_t none = 0;
 		int i, d;
 
 		nap(10000);
+		/* Not over main's 2, which ends the other process. */
 		if (before + sum_gens() >= want || ms() - began > limit_ms)
-			atomic_store(&sh->quit, 1);
+			atomic_compare_exchange_strong(&sh->quit, &none, 1);
 		if (sum_gens() >= per_round || atomic_load(&sh->quit))
 			atomic_store(&sh->stop, true);
 		for (i = 0; i < conns; i++)
