@@ -203,6 +203,8 @@ void mend_adopt(struct mend *m, int link, bool syn, const struct ho_plan *plan, 
 	st->link_tx = plan->resend_from - sent;
 	st->link_rx = st->ho.rx_off - received;
 	st->tx_sent = plan->resend_from;
+	/* Nothing before it is ever asked for again; and on a ring that is never empty nobody else trims. */
+	replay_trim(&st->replay, plan->resend_from);
 	atomic_store(&st->trim_limit, ho_trim_limit(&st->ho));
 	atomic_store(&st->pending_err, 0);
 	resent = st->replay.end - plan->resend_from;

@@ -726,6 +726,37 @@ static void slow_reader_b(void)
 	NEED(recv(fd, b, 1, 0) == 0);
 }
 
+/* Breaks, one after the other, of a ring that is never empty: what was read is kept by nobody. */
+#define LAG_MIB 40
+
+static void lag_a(void)
+{
+	int fd = ring_pair(true), i;
+	static char b[1 << 20];
+
+	for (i = 0; i < LAG_MIB; i++) {
+		memset(b, i, sizeof(b));
+		put(fd, b, sizeof(b));
+	}
+	NEED(shutdown(fd, SHUT_WR) == 0 && recv(fd, b, 1, 0) == 0);
+}
+
+static void lag_b(void)
+{
+	int fd = ring_pair(false), i, k, step = 64 << 10;
+	static char b[64 << 10];
+
+	nap(100);		/* full, and as large as it gets */
+	for (i = 0; i < LAG_MIB << 20; i += step) {
+		get(fd, b, sizeof(b));
+		for (k = 0; k < step; k++)
+			NEED(b[k] == (char)(i >> 20));
+		if (i < (LAG_MIB - 8) << 20)
+			vs_break(fdtab_vsock(fd), ECONNRESET, "test");
+	}
+	NEED(recv(fd, b, 1, 0) == 0);
+}
+
 /* A receive that waits for all of it has some when the link is left; then the stream ends. */
 static void all_a(void)
 {
@@ -841,6 +872,7 @@ static const struct {
 	{ "SCM_RIGHTS to a stranger", rights, echo_b, NULL, false },
 	{ "close with unread bytes is a reset", unread_a, unread_b, NULL, false },
 	{ "half-close", half_a, half_b, NULL, false },
+	{ "receiver that lags behind, breaks", lag_a, lag_b, NULL, false },
 	{ "receiver of all there is to come, a move, the end", all_a, all_b, "end", false },
 	{ "receiver of all there is to come, a move, a reset", all_a, all_b, "reset", false },
 	{ "close behind a MiB for a slow reader", big_then_close_a, slow_reader_b, NULL, false },
