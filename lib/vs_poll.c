@@ -231,23 +231,37 @@ int vs_poll(struct pollfd *fds, nfds_t n, const struct timespec *tmo, const sigs
 	return r;
 }
 
+/* FD_ISSET and FD_CLR, for sets of any size: programs make their own where FD_SETSIZE is too small. */
+static bool has(const fd_set *s, int fd)
+{
+	return s && ((const unsigned long *)s)[fd / 64] >> fd % 64 & 1;
+}
+
+static void drop(fd_set *s, int fd)
+{
+	((unsigned long *)s)[fd / 64] &= ~(1ul << fd % 64);
+}
+
 int vs_select(int n, fd_set *r, fd_set *w, fd_set *e, const struct timespec *tmo, const sigset_t *mask)
 {
 	struct pollfd *p;
 	nfds_t k = 0, i;
 	int fd, ret, bits = 0;
 
-	if (n < 0 || n > FD_SETSIZE || (tmo && !valid(tmo)) || !(p = malloc((size_t)(n + 1) * sizeof(*p))))
+	/* No descriptor is above the limit, nor is there a bit to be looked at. */
+	if (n > FD_SETSIZE && sys_fd_limit() < n)
+		n = (int)sys_fd_limit();
+	if (n < 0 || (tmo && !valid(tmo)) || !(p = malloc((size_t)(n + 1) * sizeof(*p))))
 		return sys_pselect(n, r, w, e, tmo, mask);
 	for (fd = 0; fd < n; fd++) {
 		short ev = 0;
 
 		/* As the kernel maps them: man 2 select, "Correspondence". */
-		if (r && FD_ISSET(fd, r))
+		if (has(r, fd))
 			ev |= POLLIN | POLLRDNORM | POLLRDBAND;
-		if (w && FD_ISSET(fd, w))
+		if (has(w, fd))
 			ev |= POLLOUT | POLLWRNORM | POLLWRBAND;
-		if (e && FD_ISSET(fd, e))
+		if (has(e, fd))
 			ev |= POLLPRI;
 		/* RDHUP shows the end of a stream that recv would only find out about. */
 		if (ev)
@@ -264,23 +278,23 @@ int vs_select(int n, fd_set *r, fd_set *w, fd_set *e, const struct timespec *tmo
 			short got = p[i].revents;
 
 			fd = p[i].fd;
-			if (r && FD_ISSET(fd, r)) {
+			if (has(r, fd)) {
 				if (got & (POLLIN | POLLRDNORM | POLLRDBAND | POLLHUP | POLLERR | POLLRDHUP))
 					bits++;
 				else
-					FD_CLR(fd, r);
+					drop(r, fd);
 			}
-			if (w && FD_ISSET(fd, w)) {
+			if (has(w, fd)) {
 				if (got & (POLLOUT | POLLWRNORM | POLLWRBAND | POLLERR))
 					bits++;
 				else
-					FD_CLR(fd, w);
+					drop(w, fd);
 			}
-			if (e && FD_ISSET(fd, e)) {
+			if (has(e, fd)) {
 				if (got & POLLPRI)
 					bits++;
 				else
-					FD_CLR(fd, e);
+					drop(e, fd);
 			}
 		}
 		ret = bits;

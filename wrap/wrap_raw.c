@@ -59,6 +59,26 @@ long __wrap_syscall(long nr, long a, long b, long c, long d, long e, long f)
 	/* The raw signal mask is shorter than sigset_t but for reading lies at the same place. */
 	case SYS_epoll_pwait:
 		return __wrap_epoll_pwait((int)a, P(struct epoll_event *, b), (int)c, (int)d, P(sigset_t *, e));
+	case SYS_epoll_pwait2:
+		return __wrap_epoll_pwait2((int)a, P(struct epoll_event *, b), (int)c, P(struct timespec *, d),
+					   P(sigset_t *, e));
+	case SYS_pselect6: {
+		/* The last argument is a pointer to the mask and its size. */
+		struct timespec t, *tmo = P(struct timespec *, e);
+		const uintptr_t *mask = P(const uintptr_t *, f);
+
+		/* Unlike libc's the kernel's writes the time that is left: not into what the caller keeps. */
+		if (tmo)
+			t = *tmo;
+		return __wrap_pselect((int)a, P(fd_set *, b), P(fd_set *, c), P(fd_set *, d), tmo ? &t : NULL,
+				      mask ? P(sigset_t *, *mask) : NULL);
+	}
+#ifdef SYS_select
+	case SYS_select:
+		return __wrap_select((int)a, P(fd_set *, b), P(fd_set *, c), P(fd_set *, d), P(struct timeval *, e));
+#endif
+	case SYS_execve: return __wrap_execve(P(char *, a), P(char **, b), P(char **, c));
+	case SYS_execveat: return __wrap_execveat((int)a, P(char *, b), P(char **, c), P(char **, d), (int)e);
 	case SYS_ppoll:
 		return __wrap_ppoll(P(struct pollfd *, a), (nfds_t)b, P(struct timespec *, c), P(sigset_t *, d));
 	case SYS_setsockopt: return __wrap_setsockopt((int)a, (int)b, (int)c, P(void *, d), (socklen_t)e);

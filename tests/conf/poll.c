@@ -331,6 +331,38 @@ CASE(high_descriptors)
 	OK(close(fd[1]));
 }
 
+/* Sets larger than fd_set, as programs make them that know what the kernel does. */
+PEERCASE(select_beyond_fd_setsize)
+{
+	enum { HIGH = 3 * FD_SETSIZE + 7, WORDS = HIGH / 64 + 1 };
+	unsigned long r[WORDS], w[WORDS];
+	struct timeval t = { 0, 0 };
+	struct rlimit rl;
+
+	OK(getrlimit(RLIMIT_NOFILE, &rl));
+	if (rl.rlim_cur < HIGH + 100) {
+		OK(close(s));
+		conf_skip("RLIMIT_NOFILE is too low");
+	}
+	EQ(dup2(s, HIGH), HIGH);
+	OK(close(s));
+#define ASK(set) (memset(set, 0, sizeof set), (set)[HIGH / 64] = 1ul << HIGH % 64, (fd_set *)(void *)(set))
+	EQ(select(HIGH + 1, ASK(r), NULL, NULL, &t), 0);
+	EQ(r[HIGH / 64], 0);
+	EQ(select(HIGH + 1, ASK(r), ASK(w), NULL, NULL), 1);
+	EQ(r[HIGH / 64], 0);
+	EQ(w[HIGH / 64], 1ul << HIGH % 64);
+	for (uint64_t i = 0; i < 20; i++) {
+		peer_post("@send 10");
+		EQ(select(HIGH + 1, ASK(r), NULL, NULL, NULL), 1);
+		EQ(r[HIGH / 64], 1ul << HIGH % 64);
+		GET(HIGH, 10, i * 10);
+		EQ(peer_wait(), 10);
+	}
+#undef ASK
+	OK(close(HIGH));
+}
+
 CASE(listener_in_select)
 {
 	struct sockaddr_in a;

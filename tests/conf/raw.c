@@ -1,6 +1,9 @@
 /* The same calls through syscall(2), as some event libraries make them. */
 #include "conf.h"
 
+#include <sys/epoll.h>
+#include <sys/select.h>
+
 PEERCASE(read_write)
 {
 	char b[100];
@@ -78,6 +81,42 @@ PEERCASE(dup_and_close)
 	EQ(peer("eof_yet"), 0);
 	EQ(syscall(SYS_close_range, d, d, 0), 0);
 	EQ(peer("drain"), 0);
+}
+
+PEERCASE(readiness)
+{
+	struct { uintptr_t mask, size; } none = { 0, 8 };
+	struct timespec t = { 5, 0 };
+	struct timeval tv = { 5, 0 };
+	struct epoll_event ev = { .events = EPOLLIN, .data.u64 = 77 };
+	fd_set r;
+	int ep = (int)OK(syscall(SYS_epoll_create1, 0));
+
+	EQ(syscall(SYS_epoll_ctl, ep, EPOLL_CTL_ADD, s, &ev), 0);
+	for (uint64_t i = 0; i < 12; i++) {
+		struct pollfd p = { .fd = s, .events = POLLIN };
+
+		peer_post("@send 10");
+		FD_ZERO(&r);
+		FD_SET(s, &r);
+		memset(&ev, 0, sizeof ev);
+		t.tv_sec = tv.tv_sec = 5;
+		switch (i % 4) {
+		case 0: EQ(syscall(SYS_pselect6, s + 1, &r, NULL, NULL, &t, &none), 1); break;
+		case 1: EQ(syscall(SYS_ppoll, &p, 1, &t, NULL, 8), 1); break;
+		case 2: EQ(syscall(SYS_epoll_pwait2, ep, &ev, 1, &t, NULL, 8), 1); break;
+#ifdef SYS_select
+		case 3: EQ(syscall(SYS_select, s + 1, &r, NULL, NULL, &tv), 1); break;
+#else
+		case 3: EQ(syscall(SYS_epoll_pwait, ep, &ev, 1, 5000, NULL, 8), 1); break;
+#endif
+		}
+		CHECK(FD_ISSET(s, &r));
+		GET(s, 10, i * 10);
+		EQ(peer_wait(), 10);
+	}
+	OK(close(ep));
+	OK(close(s));
 }
 
 CASE(whole_connection)
