@@ -260,6 +260,23 @@ static bool take_out(struct epreg *r)
 
 static void taint(struct epset *s, int ep);
 
+/*
+ * What the kernel is asked for.  The end of a link that is only left looks like
+ * bytes to who does not ask for RDHUP, so we always do where bytes are asked for.
+ */
+static uint32_t asked(uint32_t events)
+{
+	bool bytes = events & (EPOLLIN | EPOLLRDNORM) && !(events & EPOLLEXCLUSIVE);
+
+	return events | (bytes ? EPOLLRDHUP : 0);
+}
+
+/* Is it memory of the program's? The kernel looks at it before it looks for the set. */
+static bool readable(struct epoll_event *ev)
+{
+	return sys_epoll_ctl(-1, EPOLL_CTL_ADD, -1, ev) < 0 && errno != EFAULT;
+}
+
 static int ctl_out(struct epset *s, struct epreg *r, int op, struct epoll_event *ev)
 {
 	/* The kernel's registration is out while the link is mended: only the record changes. */
@@ -322,6 +339,7 @@ static int ctl_ring(struct epset *s, struct epreg *r, int op, struct epoll_event
 int ep_ctl(int ep, struct epset *s, int op, int fd, struct vsock *v, struct epoll_event *ev)
 {
 	struct epreg *r, *fresh = NULL;
+	struct epoll_event k;
 	struct vring *vr;
 	int ret, e;
 
@@ -340,7 +358,12 @@ int ep_ctl(int ep, struct epset *s, int op, int fd, struct vsock *v, struct epol
 	}
 	if (op == EPOLL_CTL_ADD && !r && make_room(s))
 		fresh = reg_new();
-	ret = sys_epoll_ctl(ep, op, fd, ev);
+	if (op != EPOLL_CTL_DEL && (fresh || r) && readable(ev)) {
+		k = (struct epoll_event){ .events = asked(ev->events), .data = ev->data };
+		ret = sys_epoll_ctl(ep, op, fd, &k);
+	} else {
+		ret = sys_epoll_ctl(ep, op, fd, ev);
+	}
 	e = errno;
 	if (ret < 0) {
 		reg_drop(fresh);
@@ -422,7 +445,7 @@ static void rearm(struct epset *s, struct vsock *v, uint64_t data)
 	lock(s);
 	for (r = by_data(s, NULL, data); r; r = by_data(s, r, data))
 		if (r->v == v && r->events & EPOLLONESHOT) {
-			struct epoll_event ev = { .events = r->events, .data.u64 = r->data };
+			struct epoll_event ev = { .events = asked(r->events), .data.u64 = r->data };
 
 			if (r->over) {
 				r->fired = false;
@@ -438,22 +461,32 @@ static void rearm(struct epset *s, struct vsock *v, uint64_t data)
 }
 
 /* Is one of the registrations with this data a live socket whose link is broken? */
-static bool kept_back(struct epset *s, const struct epoll_event *ev)
+static bool kept_back(struct epset *s, struct epoll_event *ev)
 {
 	struct vsock *broken[8];
 	unsigned int n = 0, i;
+	uint32_t wanted = 0;
+	bool known = false;
 	struct epreg *r;
 
 	lock(s);
-	for (r = by_data(s, NULL, ev->data.u64); r; r = by_data(s, r, ev->data.u64))
+	for (r = by_data(s, NULL, ev->data.u64); r; r = by_data(s, r, ev->data.u64)) {
+		wanted |= r->events;
+		known = true;
 		if (n < ARRAY_SIZE(broken) && atomic_load(&r->v->mode) == VS_LIVE)
 			broken[n++] = r->v;
+	}
 	unlock(s);
 	for (i = 0; i < n; i++)
-		if (vs_ready_trouble(broken[i], ev->events)) {
+		if (vs_ready_end(broken[i], ev->events, wanted & EPOLLRDHUP)) {
 			rearm(s, broken[i], ev->data.u64);
 			return true;
 		}
+	/* Asked for by us; the program calls it readable. */
+	if (known && ev->events & EPOLLRDHUP && !(wanted & EPOLLRDHUP)) {
+		ev->events &= ~(uint32_t)EPOLLRDHUP;
+		ev->events |= wanted & (EPOLLIN | EPOLLRDNORM);
+	}
 	return false;
 }
 
@@ -642,7 +675,7 @@ void ep_attach(struct vsock *v)
 			ep_over_add(s, r);
 			continue;
 		}
-		ev = (struct epoll_event){ .events = r->events, .data.u64 = r->data };
+		ev = (struct epoll_event){ .events = asked(r->events), .data.u64 = r->data };
 		if (r->events & EPOLLONESHOT && !r->rearm)
 			ev.events = EPOLLONESHOT | (r->events & EPOLLET);
 		r->rearm = false;

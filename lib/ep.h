@@ -16,9 +16,19 @@ void ep_close(int ep);
 int ep_ctl(int ep, struct epset *s, int op, int fd, struct vsock *v, struct epoll_event *ev);
 /*
  * Looks at n events that the kernel returned; those that tell of a broken live
- * link are kept back.  How many remain.
+ * link are kept back, and of an end only those are told that asked.  How many remain.
  */
 int ep_filter(int ep, struct epset *s, struct epoll_event *ev, int n);
+/* The same for events of a time when nobody was live. */
+static inline int ep_filter_plain(int ep, struct epset *s, struct epoll_event *ev, int n)
+{
+	int i;
+
+	for (i = 0; i < n; i++)
+		if (unlikely(ev[i].events & EPOLLRDHUP))
+			return ep_filter(ep, s, ev, n);
+	return n;
+}
 /*
  * Does the kernel's set hold the helper's socket?  It is put there when the
  * first registration is taken out, so that a thread in epoll_wait is woken to

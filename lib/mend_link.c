@@ -29,6 +29,7 @@ static uint32_t state_unread(struct mend *m, int fd, const uint8_t *p, uint64_t 
 	mend_drop_kept(m);
 	ho_break(&st->ho);
 	ho_drained(&st->ho, got, m->nunread);
+	atomic_store(&st->owed, m->nunread ? got + m->nunread : 0);
 	return REASON_NONE;
 }
 
@@ -36,6 +37,8 @@ static uint32_t state_unread(struct mend *m, int fd, const uint8_t *p, uint64_t 
 static uint32_t count_ring(struct mend *m)
 {
 	struct vstate *st = mend_state_of(m);
+	uint64_t there = vring_inq(m->v);
+	uint32_t bad;
 
 	if (atomic_load(&st->ring.broken) == RING_BAD_TAIL || atomic_load(&st->ring.broken) == RING_BAD_HEAD)
 		return REASON_RING;
@@ -44,7 +47,11 @@ static uint32_t count_ring(struct mend *m)
 	vring_to_counters(m->v);
 	/* A peer that is gone and had read everything ended like any other. */
 	m->fin_theirs = vring_of(m->v) && ring_all_taken(&vring_of(m->v)->r);
-	return state_unread(m, -1, NULL, atomic_load(&st->ring.rx_head), 0);
+	bad = state_unread(m, -1, NULL, atomic_load(&st->ring.rx_head), 0);
+	/* A hint for receivers: whatever the peer has written there, they wait for it a moment at most. */
+	if (!bad && there)
+		atomic_store(&st->owed, atomic_load(&st->ring.rx_head) + there);
+	return bad;
 }
 
 static uint32_t count_coded(struct mend *m)
@@ -208,7 +215,7 @@ void mend_adopt(struct mend *m, int link, bool syn, const struct ho_plan *plan, 
 	atomic_store(&st->trim_limit, ho_trim_limit(&st->ho));
 	atomic_store(&st->pending_err, 0);
 	resent = st->replay.end - plan->resend_from;
-	stall = sys_now_ns() - st->broke_ns;
+	stall = sys_now_ns() - atomic_load(&st->broke_ns);
 	st->resent += resent;
 	st->stall_ns += stall;
 	if (stall > st->stall_max_ns)

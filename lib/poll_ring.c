@@ -6,9 +6,41 @@
 
 #define ALWAYS (POLLERR | POLLHUP | POLLNVAL)
 #define TROUBLE (POLLERR | POLLHUP | POLLRDHUP)
+#define BYTES	(POLLIN | POLLRDNORM)
 #define KERNEL_EVERY 16u	/* looks at the rings, then one into the kernel while spinning */
 
 static __thread struct spin poll_spin;
+
+void poll_asked(struct pollfd *tmp, const struct pollfd *fds, nfds_t n)
+{
+	nfds_t i;
+
+	memcpy(tmp, fds, n * sizeof(*tmp));
+	for (i = 0; i < n; i++) {
+		struct vsock *v = tmp[i].fd < 0 || !(tmp[i].events & BYTES) ? NULL : fdtab_vsock(tmp[i].fd);
+
+		if (v && vs_live(v))
+			tmp[i].events |= POLLRDHUP;
+	}
+}
+
+bool poll_sift(struct pollfd *p)
+{
+	bool asked = p->events & POLLRDHUP;
+	struct vsock *v;
+
+	if (!coding_sift(p))
+		return false;
+	v = p->revents & TROUBLE && p->fd >= 0 ? fdtab_vsock(p->fd) : NULL;
+	if (v && vs_ready_end(v, (uint32_t)p->revents, asked)) {
+		p->revents = 0;
+	} else if (p->revents & POLLRDHUP && !asked) {
+		/* Asked for by us; the program calls it readable. */
+		p->revents &= ~POLLRDHUP;
+		p->revents |= p->events & BYTES;
+	}
+	return p->revents;
+}
 
 static struct vsock *ringed(int fd, struct vring **vr)
 {
@@ -45,7 +77,7 @@ static void translate(struct pollfd *tmp, const struct pollfd *fds, nfds_t n)
 	struct vring *vr;
 	nfds_t i;
 
-	memcpy(tmp, fds, n * sizeof(*tmp));
+	poll_asked(tmp, fds, n);
 	for (i = 0; i < n; i++)
 		if (ringed(tmp[i].fd, &vr))
 			tmp[i].events = POLLIN | POLLRDHUP;
@@ -73,11 +105,7 @@ static int merge(struct pollfd *fds, const struct pollfd *tmp, nfds_t n, bool *k
 			fds[i].revents |= (short)(tmp[i].revents & (over ? fds[i].events | ALWAYS : ALWAYS));
 			if (over && fds[i].events & POLLOUT)
 				fds[i].revents |= POLLOUT;
-		} else if (fds[i].revents && !coding_sift(&fds[i])) {
-			*kept = true;
-		} else if (fds[i].revents & TROUBLE && fds[i].fd >= 0 && (v = fdtab_vsock(fds[i].fd)) != NULL &&
-			   vs_ready_trouble(v, (uint32_t)fds[i].revents)) {
-			fds[i].revents = 0;
+		} else if (fds[i].revents && !poll_sift(&fds[i])) {
 			*kept = true;
 		}
 		ready += fds[i].revents != 0;

@@ -103,6 +103,14 @@ static inline ssize_t vs_rx_consumed(ssize_t r, int flags)
 	return unlikely(flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE)) ? 0 : r;
 }
 
+/* The link has nothing; but had more of the stream arrived on the last one? */
+static inline bool vs_rx_owed(struct vsock *v)
+{
+	struct vstate *st = atomic_load_explicit(&v->st, memory_order_acquire);
+
+	return unlikely(st && atomic_load_explicit(&st->owed, memory_order_relaxed));
+}
+
 /* Finishes a receive: r is what the kernel said (errno set), or IO_NOCALL. */
 ssize_t vs_rx_post(struct vsock *v, int fd, struct io_op op, ssize_t r);
 
@@ -127,7 +135,7 @@ static inline ssize_t vs_recv_tcp(struct vsock *v, int fd, void *buf, size_t n, 
 			vs_count(v, r);
 		return r;
 	}
-	if (r == -1 && errno == EAGAIN)
+	if (r == -1 && errno == EAGAIN && !vs_rx_owed(v))
 		return r;
 	return vs_rx_post(v, fd, io_buf(buf, n, flags), r);
 }
@@ -173,6 +181,11 @@ static inline void vs_tx_leave_plain(struct vsock *v, ssize_t r)
  * live socket.  True: the link is broken and being mended; tell nobody.
  */
 bool vs_ready_trouble(struct vsock *v, uint32_t events);
+/*
+ * The same, when only we may have asked for RDHUP: bytes before the end are then
+ * told first, and without it.
+ */
+bool vs_ready_end(struct vsock *v, uint32_t events, bool asked);
 /*
  * Puts new links that the helper has made under this process's descriptors.
  * Cheap when there are none.  Called by the application's threads only.

@@ -130,12 +130,13 @@ void vs_break(struct vsock *v, int err, const char *why)
 			return;
 		if (ph & PH_MEND || !why)
 			break;
+		/* Before the phase says so: a receiver that sees it looks how long ago that was. */
+		atomic_store(&st->broke_ns, sys_now_ns());
 		if (atomic_compare_exchange_weak(&st->phase, &ph, ph | PH_MEND)) {
 			int zero = 0;
 
 			if (err)
 				atomic_compare_exchange_strong(&st->pending_err, &zero, err);
-			st->broke_ns = sys_now_ns();
 			st->moving |= vring_peer_moves(v);
 			vs_log_id(v, id);
 			/* The notice of a clean end may just be on its way from another host. */
@@ -196,6 +197,14 @@ bool vs_ready_trouble(struct vsock *v, uint32_t events)
 	/* The error stays on the old socket: if mending fails it is the kernel's to tell. */
 	vs_break(v, 0, events & EPOLLERR ? "error" : "hangup");
 	return true;
+}
+
+bool vs_ready_end(struct vsock *v, uint32_t events, bool asked)
+{
+	if (!asked && !(events & (EPOLLERR | EPOLLHUP)) && vs_live(v) && vs_bare(v) && !vs_mending(v) &&
+	    sys_inq(atomic_load(&v->fd)) > 0)
+		return false;
+	return vs_ready_trouble(v, events);
 }
 
 int vs_wait_mend(struct vsock *v, uint64_t deadline_ns, bool installed)

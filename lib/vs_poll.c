@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TROUBLE (POLLERR | POLLHUP | POLLRDHUP)
 
 static uint64_t until(const struct timespec *t)
 {
@@ -37,31 +36,20 @@ static bool mending(int fd)
 	return v && vs_live(v) && vs_mending(v);
 }
 
-/*
- * Drops trouble of broken links from the results; how many entries remain, and
- * whether something was kept back.
- */
-static int sift(struct pollfd *fds, nfds_t n, bool *kept)
+/* The kernel's results into fds, without the trouble of broken links: how many are ready, and whether something was kept back. */
+static int sift(struct pollfd *fds, const struct pollfd *tmp, nfds_t n, bool *kept)
 {
 	nfds_t i;
 	int ready = 0;
 
 	for (i = 0; i < n; i++) {
-		struct vsock *v;
-
+		fds[i].revents = tmp[i].revents;
 		if (!fds[i].revents)
 			continue;
-		if (!coding_sift(&fds[i])) {
+		if (poll_sift(&fds[i]))
+			ready++;
+		else
 			*kept = true;
-			continue;
-		}
-		v = fds[i].revents & TROUBLE && fds[i].fd >= 0 ? fdtab_vsock(fds[i].fd) : NULL;
-		if (v && vs_ready_trouble(v, (uint32_t)fds[i].revents)) {
-			fds[i].revents = 0;
-			*kept = true;
-			continue;
-		}
-		ready++;
 	}
 	return ready;
 }
@@ -130,22 +118,16 @@ static int enter(struct held *h, const struct pollfd *fds, nfds_t n)
  * Wait for the others for a moment; an outage is rare, and looking again at
  * growing intervals needs no second descriptor per socket.
  */
-static int nap_without(struct pollfd *fds, nfds_t n, struct pollfd *tmp, int64_t nap, const sigset_t *mask)
+static int nap_without(const struct pollfd *fds, nfds_t n, struct pollfd *tmp, int64_t nap, const sigset_t *mask)
 {
 	struct timespec t = { 0, nap };
 	nfds_t i;
-	int r, e;
 
-	memcpy(tmp, fds, n * sizeof(*tmp));
+	poll_asked(tmp, fds, n);
 	for (i = 0; i < n; i++)
 		if (mending(tmp[i].fd))
 			tmp[i].fd = -1;
-	r = sys_ppoll(tmp, n, &t, mask);
-	e = errno;
-	for (i = 0; i < n; i++)
-		fds[i].revents = tmp[i].revents;
-	errno = e;
-	return r;
+	return sys_ppoll(tmp, n, &t, mask);
 }
 
 /* Sets that somebody waits for: their sockets are to be the kernel's. Before we count as being inside. */
@@ -164,17 +146,34 @@ static void nest(const struct pollfd *fds, nfds_t n)
 #define NAP_MIN 100000
 #define NAP_MAX 10000000
 
+static void drop_copy(struct pollfd **tmp)
+{
+	free(*tmp);
+}
+
 int vs_poll(struct pollfd *fds, nfds_t n, const struct timespec *tmo, const sigset_t *mask)
 {
-	struct pollfd *tmp = NULL;
+	struct pollfd few[32], *tmp = few, *more __attribute__((cleanup(drop_copy))) = NULL;
 	uint64_t end = 0;
 	int64_t nap = NAP_MIN;
 	struct held h;
 	int r, e;
 
-	if (likely(!atomic_load_explicit(&vs_live_count, memory_order_relaxed)) || !n || !fds ||
-	    (tmo && !valid(tmo)))
+	if (!n || !fds || (tmo && !valid(tmo)))
 		return sys_ppoll(fds, n, tmo, mask);
+	if (likely(!atomic_load_explicit(&vs_live_count, memory_order_relaxed))) {
+		r = sys_ppoll(fds, n, tmo, mask);
+		if (likely(r <= 0 || !atomic_load_explicit(&vs_live_count, memory_order_relaxed)))
+			return r;
+		/* Told by a link that has been left meanwhile? Looked at again. */
+	}
+	if (n > ARRAY_SIZE(few)) {
+		tmp = more = malloc(n * sizeof(*more));
+		if (!more) {
+			errno = ENOMEM;
+			return -1;
+		}
+	}
 	if (tmo && (tmo->tv_sec || tmo->tv_nsec))
 		end = until(tmo);
 	nest(fds, n);
@@ -190,7 +189,7 @@ int vs_poll(struct pollfd *fds, nfds_t n, const struct timespec *tmo, const sigs
 			t = end ? left(end) : t;
 			over = !t.tv_sec && !t.tv_nsec;
 		}
-		if (in < 0 || (!in && !tmp && !(tmp = malloc(n * sizeof(*tmp))))) {
+		if (in < 0) {
 			errno = ENOMEM;
 			return -1;
 		}
@@ -203,12 +202,13 @@ int vs_poll(struct pollfd *fds, nfds_t n, const struct timespec *tmo, const sigs
 			leave(&h);
 			errno = e;
 			if (r || over || !kept)
-				break;
+				return r;
 			continue;
 		} else if (in) {
 			struct held *guard __attribute__((cleanup(unwind))) = &h;
 
-			r = sys_ppoll(fds, n, tmo ? &t : NULL, mask);
+			poll_asked(tmp, fds, n);
+			r = sys_ppoll(tmp, n, tmo ? &t : NULL, mask);
 			e = errno;
 			guard = NULL;
 			leave(&h);
@@ -220,15 +220,11 @@ int vs_poll(struct pollfd *fds, nfds_t n, const struct timespec *tmo, const sigs
 			if (nap < NAP_MAX)
 				nap += nap / 2;
 		}
-		if (r > 0)
-			r = sift(fds, n, &kept);
+		if (r >= 0)
+			r = sift(fds, tmp, n, &kept);
 		if (r || over || (in && !kept))
-			break;
+			return r;
 	}
-	e = errno;
-	free(tmp);
-	errno = e;
-	return r;
 }
 
 /* FD_ISSET and FD_CLR, for sets of any size: programs make their own where FD_SETSIZE is too small. */
@@ -263,9 +259,8 @@ int vs_select(int n, fd_set *r, fd_set *w, fd_set *e, const struct timespec *tmo
 			ev |= POLLOUT | POLLWRNORM | POLLWRBAND;
 		if (has(e, fd))
 			ev |= POLLPRI;
-		/* RDHUP shows the end of a stream that recv would only find out about. */
 		if (ev)
-			p[k++] = (struct pollfd){ fd, (short)(ev | (ev & POLLIN ? POLLRDHUP : 0)), 0 };
+			p[k++] = (struct pollfd){ fd, ev, 0 };
 	}
 	ret = vs_poll(p, k, tmo, mask);
 	for (i = 0; ret >= 0 && i < k; i++)
@@ -279,7 +274,7 @@ int vs_select(int n, fd_set *r, fd_set *w, fd_set *e, const struct timespec *tmo
 
 			fd = p[i].fd;
 			if (has(r, fd)) {
-				if (got & (POLLIN | POLLRDNORM | POLLRDBAND | POLLHUP | POLLERR | POLLRDHUP))
+				if (got & (POLLIN | POLLRDNORM | POLLRDBAND | POLLHUP | POLLERR))
 					bits++;
 				else
 					drop(r, fd);
@@ -305,15 +300,31 @@ int vs_select(int n, fd_set *r, fd_set *w, fd_set *e, const struct timespec *tmo
 	return ret;
 }
 
+int vs_epoll_plain(int ep, struct epoll_event *ev, int n)
+{
+	struct epset *s = fdtab_epset(ep);
+
+	if (!s)
+		return n;
+	/* Some may be of a link that has been left meanwhile. */
+	if (unlikely(atomic_load_explicit(&vs_live_count, memory_order_relaxed)))
+		return ep_filter(ep, s, ev, n);
+	return ep_filter_plain(ep, s, ev, n);
+}
+
 int vs_epoll(int ep, struct epoll_event *ev, int max, const struct timespec *tmo, const sigset_t *mask)
 {
 	struct epset *s = fdtab_epset(ep);
 	uint64_t end = 0;
 	int r;
 
-	if (!s || (tmo && !valid(tmo)) ||
-	    (!atomic_load_explicit(&vs_live_count, memory_order_relaxed) && !ep_tainted(s)))
+	if (!s || (tmo && !valid(tmo)))
 		return sys_epoll_pwait2(ep, ev, max, tmo, mask);
+	if (!atomic_load_explicit(&vs_live_count, memory_order_relaxed) && !ep_tainted(s)) {
+		r = sys_epoll_pwait2(ep, ev, max, tmo, mask);
+		if (r <= 0 || (r = vs_epoll_plain(ep, ev, r)))
+			return r;
+	}
 	if (tmo && (tmo->tv_sec || tmo->tv_nsec))
 		end = until(tmo);
 	for (;;) {

@@ -10,5 +10,7 @@ int vs_poll(struct pollfd *fds, nfds_t n, const struct timespec *tmo, const sigs
 int vs_select(int n, fd_set *r, fd_set *w, fd_set *e, const struct timespec *tmo, const sigset_t *mask);
 /* As epoll_pwait2(2). */
 int vs_epoll(int ep, struct epoll_event *ev, int max, const struct timespec *tmo, const sigset_t *mask);
+/* What the kernel said while nobody was live; perhaps somebody is by now. How many events are left. */
+int vs_epoll_plain(int ep, struct epoll_event *ev, int n);
 
 #endif

@@ -93,6 +93,43 @@ static ssize_t vs_stale(struct vsock *v, int fd, struct io_op *op)
 	return rx_kernel(fd, op, 0);
 }
 
+/*
+ * What had arrived on the link before is on its way again.  A program that was told
+ * of it may take EAGAIN for an error, as the kernel never says that then: so a
+ * receive that does not block waits for it, too, for a moment after the break.
+ */
+#define OWED_NS	50000000
+
+static bool owed(struct vsock *v, struct vstate *st, int fd)
+{
+	uint64_t more = (atomic_load(&st->owed) - vs_rx_off(v)) & RX_MASK;
+
+	if (atomic_load(&st->owed) && more && more <= RX_MASK / 2)
+		return true;
+	/* The link being left may not have been counted yet. */
+	return vs_mending(v) && (vring_of(v) ? vring_inq(v) > 0 : sys_inq(fd) > 0);
+}
+
+/* EAGAIN?  True: not yet, look again. */
+static bool soon(struct vsock *v, int fd)
+{
+	struct vstate *st = atomic_load(&v->st);
+	uint64_t now = sys_now_ns(), end;
+
+	if (!st || atomic_load(&st->phase) & PH_NOREP)
+		return false;
+	end = atomic_load(&st->broke_ns) + OWED_NS;
+	if (now >= end || !owed(v, st, fd)) {
+		if (!vs_mending(v))
+			atomic_store(&st->owed, 0);
+		return false;
+	}
+	if (vs_mending(v))
+		return vs_wait_mend(v, end, true) != EBADF;
+	sys_nap_us(20);
+	return true;
+}
+
 static ssize_t rx_post(struct vsock *v, int fd, struct io_op op, ssize_t r, bool moved)
 {
 	uint64_t end = 0;
@@ -138,6 +175,11 @@ static ssize_t rx_post(struct vsock *v, int fd, struct io_op op, ssize_t r, bool
 			e = errno;
 			if (r == 0 && (!vs_op_want(&op) || op.flags & MSG_OOB))
 				return 0;
+			if (r < 0 && e == EAGAIN && !done && !(op.flags & (MSG_OOB | MSG_ERRQUEUE)) && soon(v, fd)) {
+				r = vs_mending(v) ? IO_NOCALL : rx_call(v, fd, &op, 0, &moved);
+				continue;
+			}
+			errno = e;
 			if (r < 0 && !vs_link_error(e)) {
 				if (e == ENOTSOCK && !done)
 					return vs_stale(v, fd, &op);
@@ -169,6 +211,10 @@ static ssize_t rx_post(struct vsock *v, int fd, struct io_op op, ssize_t r, bool
 			continue;
 		}
 		if (vs_nonblocking(fd, op.flags)) {
+			if (!done && soon(v, fd)) {
+				r = IO_NOCALL;
+				continue;
+			}
 			errno = EAGAIN;
 			return done ? (ssize_t)done : -1;
 		}
@@ -206,7 +252,7 @@ ssize_t vs_recv_any(struct vsock *v, int fd, struct io_op op)
 			vs_count(v, r);
 		return r;
 	}
-	if (r == -1 && errno == EAGAIN)
+	if (r == -1 && errno == EAGAIN && !vs_rx_owed(v))
 		return r;
 	in = &v->inside;
 	atomic_fetch_add(in, 1);

@@ -438,7 +438,8 @@ struct vstate *vs_revive(struct vsock *v, int fd, const struct handover *ho, uin
 	/* Nothing is read from the link that fd stands for: no phase that it equals. */
 	atomic_store(&st->phase, 2 * PH_GEN | PH_MEND);
 	atomic_store(&st->trim_limit, UINT64_MAX);
-	st->live_ns = st->broke_ns = sys_now_ns();
+	st->live_ns = sys_now_ns();
+	atomic_store(&st->broke_ns, st->live_ns);
 	atomic_store(&v->st, st);
 	v->pair = &st->own_pair;
 	atomic_store(&v->pair->side[0].fin, PAIR_NO_FIN);

@@ -132,6 +132,8 @@ struct vstate {
 	_Atomic uint32_t shared;	/* more than one process has had it */
 	_Atomic uint32_t judged;	/* the end of the stream is real */
 	_Atomic uint32_t lead;		/* slot + 1 of the process that mends */
+	_Atomic uint64_t owed;		/* so far the stream had arrived when the last link was left; 0: nothing is owed */
+	_Atomic uint64_t broke_ns;	/* when the break was noticed */
 	/* receivers, a line per process */
 	struct { _Alignas(64) struct vslot s; } slot[NPROC];
 	/* below mx */
@@ -142,7 +144,6 @@ struct vstate {
 	uint64_t ino;			/* fstat's st_ino of the first kernel socket */
 	uint64_t link_ino;		/* and of the present one */
 	uint64_t relaxed_end;		/* nothing was sent since the replay memory was given back */
-	uint64_t broke_ns;		/* when the break was noticed */
 	struct handover ho;
 	struct names names;
 	/* what the listing shows */

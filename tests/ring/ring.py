@@ -102,7 +102,7 @@ def cases(args):
         out.append(("one connection", 40, part(move, handovers=200, connections=1, seconds=20)))
     if "procs" in args.groups:
         for what in ("kill -9", "SIGSTOP", "idle", "fork:", "exec", "posix_spawn", "popen", "system",
-                     "SCM_RIGHTS", "close", "receiver"):
+                     "SCM_RIGHTS", "close", "receiver", "told"):
             out.append((what, 100, part(procs, what=what)))
     if "hostile" in args.groups:
         out.append(("a peer that scribbles", 250, part(hostile, ms=args.scribble_ms)))

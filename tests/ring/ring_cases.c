@@ -838,6 +838,66 @@ static void both_ways(void)
 	pthread_join(t, NULL);
 }
 
+/* ---- readiness over the move */
+
+/* Whoever was told of bytes finds some, as with the kernel: wrk takes EAGAIN for an error. */
+static char told(int ep, int fd)
+{
+	struct pollfd p = { fd, POLLIN, 0 };
+	struct epoll_event ev;
+	fd_set s;
+	char c;
+
+	if (!strcmp(way, "poll")) {
+		NEED(poll(&p, 1, 4000) == 1 && p.revents & POLLIN);
+	} else if (!strcmp(way, "select")) {
+		FD_ZERO(&s);
+		FD_SET(fd, &s);
+		NEED(select(fd + 1, &s, NULL, NULL, &(struct timeval){ 4, 0 }) == 1);
+	} else {
+		int n = epoll_wait(ep, &ev, 1, 4000);
+
+		if (n != 1 || !(ev.events & EPOLLIN))
+			fail("epoll_wait gave %d, events %x", n, ev.events);
+	}
+	NEED(recv(fd, &c, 1, MSG_DONTWAIT) == 1);
+	return c;
+}
+
+static void told_over_moves(bool server)
+{
+	struct epoll_event ev = { .events = EPOLLIN | (!strcmp(way, "epoll-et") ? EPOLLET : 0) };
+	uint64_t end = ms() + 6000;
+	int i, fd, ep = epoll_create1(0);
+	char mine, theirs;
+
+	for (i = 0; i < 60 && ms() < end; i++) {
+		fd = one(server);
+		NEED(epoll_ctl(ep, EPOLL_CTL_ADD, fd, &ev) == 0);
+		for (mine = theirs = 0; !(mine && theirs);) {
+			mine = on_ring(fd);
+			if (!server)
+				put(fd, &mine, 1);
+			theirs = told(ep, fd);
+			if (server)
+				put(fd, &mine, 1);
+		}
+		close(fd);
+	}
+	NEED(i > 5);
+}
+
+static void told_a(void)
+{
+	told_over_moves(true);
+	close(listener);
+}
+
+static void told_b(void)
+{
+	told_over_moves(false);
+}
+
 static const struct {
 	const char *name;
 	void (*a)(void), (*b)(void);
@@ -876,6 +936,10 @@ static const struct {
 	{ "receiver of all there is to come, a move, the end", all_a, all_b, "end", false },
 	{ "receiver of all there is to come, a move, a reset", all_a, all_b, "reset", false },
 	{ "close behind a MiB for a slow reader", big_then_close_a, slow_reader_b, NULL, false },
+	{ "told of bytes, and there are some: epoll", told_a, told_b, "epoll", false },
+	{ "told of bytes, and there are some: epoll ET", told_a, told_b, "epoll-et", false },
+	{ "told of bytes, and there are some: poll", told_a, told_b, "poll", false },
+	{ "told of bytes, and there are some: select", told_a, told_b, "select", false },
 	{ "receiver in poll, sender in poll", both_ways, both_ways, "poll", false },
 	{ "receiver in poll, sender in epoll", both_ways, both_ways, "epoll", false },
 };
