@@ -23,7 +23,7 @@ from table import Table  # noqa: E402
 
 # group: what it needs built
 GROUPS = {"redis": ["redis"], "memcached": ["memcached", "nginx", "wrk"], "nginx": ["nginx", "wrk"],
-          "libuv": ["libuv"], "curl": ["curl"], "moved": ["redis", "nginx", "wrk"]}
+          "libuv": ["libuv"], "curl": ["curl", "nginx"], "moved": ["redis", "nginx", "wrk"]}
 MISSING = "ROAM_TEST_REAL_MISSING"
 
 
