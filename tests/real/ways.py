@@ -1,5 +1,5 @@
 """The ways to link the two ends of a connection, and what must come of each."""
-from harness import wait_for
+from harness import Timeout, wait_for
 
 
 class Way:
@@ -38,6 +38,11 @@ class Way:
         """A result counts only when the connections were what the column says."""
         if self.both():
             for procs in (servers, clients):
+                # One end is done before the other has written its line.
+                try:
+                    wait_for(lambda p=procs: len(self.arrived(p)) >= n, 2, "the log")
+                except Timeout:
+                    pass
                 got = len(self.arrived(procs))
                 case.check(got >= n, f"{self.column}: {got} connections of {procs[0].label} "
                                      f"were, not {n}: the result means nothing")
