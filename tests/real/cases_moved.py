@@ -103,21 +103,22 @@ def redis(case, lab):
     report(case, "redis-server moves, redis-benchmark", load, moves, f"{n} requests", f"{rate / 1000:.0f}k a second")
 
 
-def nginx(case, lab):
-    """By https: without TLS wrk takes EAGAIN after a readiness event for an error (docs/coverage.md)."""
+def nginx(case, lab, what):
+    """Without TLS wrk takes EAGAIN after a readiness event for an error."""
     agents.start_agents(lab)
     argv = servers.nginx_argv(case, KIND, "front", servers.FILES, workers=1, addr="0.0.0.0")
     s = lab.spawn(lab.B, argv, label="nginx")
     wait_for(lambda: os.path.exists(f"{case.dir}/front.pid") and children(s.pid) or not s.alive(), 10, "nginx")
     worker = int(children(s.pid)[0])
     seconds = 15 if not case.config.full else 40
-    load = lab.spawn(lab.A, servers.wrk_argv(case, KIND, f"https://{lab.B.addr}:{servers.TLS}/large", seconds,
+    port = servers.TLS if what == "https" else servers.PORT
+    load = lab.spawn(lab.A, servers.wrk_argv(case, KIND, f"{what}://{lab.B.addr}:{port}/large", seconds,
                                              f"{case.dir}/www/large"), label="wrk")
     wait_for(lambda: len(load.connections("upgraded")) >= servers.CONNECTIONS or not load.alive(), 10, "upgrades")
     moves = faults(case, lab, Moved(lab, lab.B, worker), load, 1 if not case.config.full else 2)
     rate, volume = servers.check_wrk(case, load, seconds, verify=True)
     good = re.search(r"verified (\d+)", load.out())[1]
-    report(case, "nginx moves, wrk, https", load, moves, f"{good} MiB", f"{volume} a second")
+    report(case, f"nginx moves, wrk, {what}", load, moves, f"{good} MiB", f"{volume} a second")
 
 
 def children(pid):
@@ -139,4 +140,5 @@ def in_lab(fn, case):
 
 def cases(_args):
     yield "moved: redis-server under redis-benchmark", 150, functools.partial(in_lab, redis)
-    yield "moved: nginx under wrk", 150, functools.partial(in_lab, nginx)
+    for what in ("http", "https"):
+        yield f"moved: nginx under wrk, {what}", 150, functools.partial(in_lab, functools.partial(nginx, what=what))
