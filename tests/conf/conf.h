@@ -167,7 +167,7 @@ void peer_finish(void);
 
 int peer_loop(int ctl);
 void warm_half(int s, int first);
-int ring_maps(void);
+int is_ring(int s);
 int want_ring(void);
 int want_codec(void);
 int is_coded(int s);

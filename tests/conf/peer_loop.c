@@ -7,6 +7,7 @@
  * rcvbuf N | unread N | eof_yet | signal SIG | takefd | exit CODE | nop
  */
 #include "peer_loop.h"
+#include "roam.h"
 
 #define SLOTS 16
 
@@ -49,17 +50,12 @@ int peer_sleeping(pid_t pid, pid_t tid, int limit_ms)
 	return 0;
 }
 
-int ring_maps(void)
+/* As the library says; the plain programs have none. */
+int is_ring(int s)
 {
-	char line[512];
-	FILE *f = fopen("/proc/self/maps", "re");
-	int n = 0;
+	struct roam_stats st;
 
-	while (f && fgets(line, sizeof line, f))
-		n += strstr(line, "memfd:roam-ring") != NULL;
-	if (f)
-		fclose(f);
-	return n;
+	return roam_linked() && roam_stats(s, &st, sizeof st) == 0 && st.link == ROAM_LINK_RING && !st.broken;
 }
 
 int want_ring(void)
@@ -82,13 +78,13 @@ int is_coded(int s)
 }
 
 /* Modes ring and codec: on until both ends have seen it. */
-static void until_moved(int s, int first, int before)
+static void until_moved(int s, int first)
 {
 	char mine, theirs = 'g';
 
 	for (int i = 0; i < 2000; i++) {
 		usleep(500);
-		mine = want_ring() ? (ring_maps() >= before + 2 ? 'r' : 'g') : is_coded(s) ? 'r' : 'g';
+		mine = (want_ring() ? is_ring(s) : is_coded(s)) ? 'r' : 'g';
 		if (first && (send(s, &mine, 1, MSG_NOSIGNAL) != 1 || recv(s, &theirs, 1, 0) != 1))
 			return;
 		if (!first && (recv(s, &theirs, 1, 0) != 1 || send(s, &mine, 1, MSG_NOSIGNAL) != 1))
@@ -102,8 +98,6 @@ static void until_moved(int s, int first, int before)
 
 void warm_half(int s, int first)
 {
-	int before = ring_maps();
-
 	char b[16], zero[16] = { 0 };
 	int one = 1;
 
@@ -123,7 +117,7 @@ void warm_half(int s, int first)
 			return;
 	}
 	if (want_ring() || want_codec())
-		until_moved(s, first, before);
+		until_moved(s, first);
 }
 
 static long do_send(struct slot *c, long n)

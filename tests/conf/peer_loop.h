@@ -19,8 +19,8 @@
 unsigned char pattern(uint64_t off);
 int peer_sleeping(pid_t pid, pid_t tid, int limit_ms);
 void warm_half(int s, int first);
-/* Mappings of rings in this process, and does this run want them? */
-int ring_maps(void);
+/* Is its link a ring, and does this run want one? */
+int is_ring(int s);
 int want_ring(void);
 int want_codec(void);
 int is_coded(int s);
