@@ -154,7 +154,8 @@ static uint32_t due(struct epreg *r, struct vring *vr, bool tell)
 	tail = atomic_load(&vr->r.in->tail);
 	full = atomic_load(&r->v->full);
 	have = (uint32_t)vring_events(r->v, vr);
-	have |= r->native & (EPOLLERR | EPOLLHUP);
+	if (!(r->native & EPOLLERR && vring_orderly(r->v, st, vr)))
+		have |= r->native & (EPOLLERR | EPOLLHUP);
 	if (atomic_load(&st->phase) & PH_NOREP)
 		have |= r->native | EPOLLOUT | EPOLLWRNORM;
 	/* The end is an edge also to who asked for bytes only. */

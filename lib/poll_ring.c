@@ -102,7 +102,8 @@ static int merge(struct pollfd *fds, const struct pollfd *tmp, nfds_t n, bool *k
 				*kept |= vs_mending(v);
 				continue;
 			}
-			fds[i].revents |= (short)(tmp[i].revents & (over ? fds[i].events | ALWAYS : ALWAYS));
+			if (over || !(tmp[i].revents & POLLERR && vring_orderly(v, atomic_load(&v->st), vr)))
+				fds[i].revents |= (short)(tmp[i].revents & (over ? fds[i].events | ALWAYS : ALWAYS));
 			if (over && fds[i].events & POLLOUT)
 				fds[i].revents |= POLLOUT;
 		} else if (fds[i].revents && !poll_sift(&fds[i])) {

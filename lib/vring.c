@@ -408,6 +408,8 @@ void vring_end(struct vsock *v, int fd)
 	if (!vring_of(v) || atomic_load(&st->phase) & PH_NOREP || !vs_last_sharer(v, st))
 		return;
 	vs_announce_fin(v, true);
+	if (link_resets(fd))
+		vs_reset_meant(v);
 	vring_kick_peer(v, fd);
 	if (vring_inq(v)) {
 		/* Unread bytes are thrown away: the kernel tells the sender by a reset. */

@@ -114,6 +114,18 @@ static inline bool vring_clean(struct vsock *v, struct vstate *st)
 		vring_fin(v, st) == atomic_load(&st->ring.rx_head);
 }
 
+/*
+ * Closed over there, and all of ours was read: if the base says that it was reset, it
+ * was a doorbell of ours that did it, which came too late to be read.
+ */
+static inline bool vring_orderly(struct vsock *v, struct vstate *st, struct vring *vr)
+{
+	uint32_t closed = atomic_load(&v->pair->side[!st->ho.role].closed);
+
+	return (closed == PAIR_CLOSED || closed == PAIR_CLOSED_CLEAN) && !atomic_load(&st->to_nobody) &&
+		ring_all_taken(&vr->r);
+}
+
 /* ---- calls (vs_ring.c); IO_NOCALL: not on this ring now, the phase says why */
 ssize_t vring_recv(struct vsock *v, struct vring *vr, int fd, struct io_op *op, size_t done, bool *moved);
 /* *moved: the call ends early because the ring does; what is left goes another way. */

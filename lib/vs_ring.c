@@ -235,6 +235,8 @@ static ssize_t empty(struct vsock *v, struct vring *vr, struct vstate *st, int f
 	/* In order, or by a reset? The kernel knows; its word may still be on the way. */
 	if (vs_peer_closed(v, st)) {
 		r = last_word(fd, false);
+		if (r < 0 && errno == ECONNRESET && fin == atomic_load(&st->ring.rx_head) && vring_orderly(v, st, vr))
+			return 0;
 		/* It had read all of ours: that can only be a FIN, and it may have been lost with the base. */
 		return r < 0 && errno == EAGAIN && vring_clean(v, st) ? 0 : r;
 	}
@@ -404,8 +406,7 @@ static ssize_t to_nobody(struct vsock *v, int fd, const struct io_op *op, size_t
 
 	if (r < 0)
 		return r;
-	st->to_nobody += n;
-	if (st->to_nobody > NOBODY_MAX) {
+	if (atomic_fetch_add(&st->to_nobody, n) + n > NOBODY_MAX) {
 		vring_broken(v, fd);
 		errno = ECONNRESET;
 		return -1;

@@ -2,14 +2,14 @@
 #include "vring.h"
 #include "vs_int.h"
 
-static short base_events(struct vsock *v)
+static short base_events(struct vsock *v, struct vstate *st, struct vring *vr)
 {
 	struct pollfd p = { atomic_load(&v->fd), POLLIN | POLLRDNORM | POLLRDHUP, 0 };
 
 	/* Its FIN, behind doorbells. */
 	if (sys_poll(&p, 1, 0) <= 0 || !(p.revents & (POLLRDHUP | POLLHUP | POLLERR)))
 		return 0;
-	return p.revents;
+	return p.revents & POLLERR && vring_orderly(v, st, vr) ? POLLIN | POLLRDNORM | POLLRDHUP : p.revents;
 }
 
 short vring_events(struct vsock *v, struct vring *vr)
@@ -37,7 +37,7 @@ short vring_events(struct vsock *v, struct vring *vr)
 	/* Closed: how, is the kernel's to say. */
 	closed = vs_peer_closed(v, st);
 	if (unlikely(closed))
-		ev |= vring_clean(v, st) ? (POLLIN | POLLRDNORM | POLLRDHUP) | base_events(v) : base_events(v);
+		ev |= (vring_clean(v, st) ? POLLIN | POLLRDNORM | POLLRDHUP : 0) | base_events(v, st, vr);
 	else if (st->shut_rd || fin < PAIR_FIN_SOON)
 		ev |= POLLIN | POLLRDNORM | POLLRDHUP;
 	if (closed && fin < PAIR_FIN_SOON && ev & POLLHUP)

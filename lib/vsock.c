@@ -468,12 +468,20 @@ void vs_announce_fin(struct vsock *v, bool closed)
 		me = &v->pair->side[st->ho.role];
 		if (atomic_load(&me->fin) >= PAIR_FIN_SOON)
 			atomic_store(&me->fin, vs_tx_off(st));
-		if (closed)
+		if (closed && atomic_load(&me->closed) != PAIR_CLOSED_RESET)
 			atomic_store(&me->closed, had_all(v, st) ? PAIR_CLOSED_CLEAN : PAIR_CLOSED);
 		/* The helper may just exchange the page (near.c). */
 	} while (me != &v->pair->side[st->ho.role]);
 	if (vs_by_agents(st) && helper_running())
 		helper_want(v, WANT_NOTICE);
+}
+
+void vs_reset_meant(struct vsock *v)
+{
+	struct vstate *st = atomic_load(&v->st);
+
+	if (vs_live_now(v) && v->pair)
+		atomic_store(&v->pair->side[st->ho.role].closed, PAIR_CLOSED_RESET);
 }
 
 void vs_set_remote(struct vsock *v)

@@ -87,6 +87,7 @@ struct pair_side {
 #define PAIR_FIN_SOON	(UINT64_MAX - 1)	/* ended; a sender still counts */
 #define PAIR_CLOSED	1u
 #define PAIR_CLOSED_CLEAN 2u		/* the other stream had ended and was read: no reset is ours */
+#define PAIR_CLOSED_RESET 3u		/* closed by a reset (SO_LINGER, connect to AF_UNSPEC), whatever was read */
 #define PAIR_RING_NO	0u
 #define PAIR_RING_MAY	1u		/* may be asked to move to one */
 #define PAIR_RING_NOW	2u		/* is about to ask for one */
@@ -171,7 +172,7 @@ struct vstate {
 	_Atomic bool nonblock;		/* O_NONBLOCK of the open file, as last set through us */
 	_Atomic bool nodelay;		/* TCP_NODELAY as the application set it; doorbells always have it */
 	uint32_t ring_size;		/* the next ring is to have at least this */
-	uint64_t to_nobody;		/* bytes sent since the peer said that it closed (below tx) */
+	_Atomic uint64_t to_nobody;	/* bytes sent since the peer said that it closed (below tx) */
 	uint64_t first;			/* what was sent before it cannot be sent again */
 	bool moving;			/* the link is left for another kind, it is not broken */
 	_Alignas(64) shlock rx;		/* receivers on the ring */
@@ -341,6 +342,8 @@ bool vs_last_sharer(struct vsock *v, struct vstate *st);
 void vs_claim_slot(struct vsock *v);
 void vs_reserve_slot(struct vsock *v);	/* fork: for the child, before the parent can close */
 void vs_announce_fin(struct vsock *v, bool closed);
+/* The end that comes is a reset, and that is meant. */
+void vs_reset_meant(struct vsock *v);
 /* The two ends meet through their agents from now on. */
 void vs_set_remote(struct vsock *v);
 /* The agents carry word of its end (NOTICE). */

@@ -136,6 +136,7 @@ int __wrap_connect(int fd, const struct sockaddr *addr, socklen_t len)
 		/* Disconnected: the socket begins a new life. */
 		int family = v->family == 6 ? AF_INET6 : AF_INET;
 
+		vs_reset_meant(v);
 		vs_forget(fd);
 		fresh(fd, family, VS_FRESH);
 	} else if (r == 0 || e == EINPROGRESS || e == EINTR) {

@@ -757,6 +757,46 @@ static void lag_b(void)
 	NEED(recv(fd, b, 1, 0) == 0);
 }
 
+/* A doorbell that comes when the peer has closed is answered by a reset; to the program it is an end all the same. */
+static void late_bell_a(void)
+{
+	int fd = ring_pair(true), ep = epoll_create1(0);
+	struct vsock *v = fdtab_vsock(fd);
+	struct epoll_event ev = { .events = EPOLLIN | EPOLLRDHUP }, got;
+	struct pollfd p = { fd, POLLIN | POLLRDHUP, 0 };
+	char b[8];
+
+	NEED(epoll_ctl(ep, EPOLL_CTL_ADD, fd, &ev) == 0);
+	await(0);
+	nap(20);
+	if (!strcmp(way, "end")) {
+		NEED(vring_bell(v, fd));
+		nap(20);
+		NEED(epoll_wait(ep, &got, 1, 1000) == 1);
+		if (got.events != (EPOLLIN | EPOLLRDHUP))
+			fail("epoll says %x", got.events);
+		NEED(poll(&p, 1, 1000) == 1);
+		if (p.revents != (POLLIN | POLLRDHUP))
+			fail("poll says %x", p.revents);
+		NEED(recv(fd, b, 4, 0) == 4 && recv(fd, b, 1, 0) == 0);
+	} else {
+		NEED(recv(fd, b, 4, 0) == 4 && recv(fd, b, 1, 0) < 0 && errno == ECONNRESET);
+	}
+}
+
+static void late_bell_b(void)
+{
+	struct linger now = { .l_onoff = 1 };
+	int fd = ring_pair(false);
+
+	put(fd, "abcd", 4);
+	if (!strcmp(way, "reset"))
+		NEED(setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now)) == 0);
+	NEED(close(fd) == 0);
+	say(0);
+	nap(100);
+}
+
 /* A receive that waits for all of it has some when the link is left; then the stream ends. */
 static void all_a(void)
 {
@@ -932,6 +972,8 @@ static const struct {
 	{ "SCM_RIGHTS to a stranger", rights, echo_b, NULL, false },
 	{ "close with unread bytes is a reset", unread_a, unread_b, NULL, false },
 	{ "half-close", half_a, half_b, NULL, false },
+	{ "close, and a doorbell behind it", late_bell_a, late_bell_b, "end", false },
+	{ "close that means a reset, all was read", late_bell_a, late_bell_b, "reset", false },
 	{ "receiver that lags behind, breaks", lag_a, lag_b, NULL, false },
 	{ "receiver of all there is to come, a move, the end", all_a, all_b, "end", false },
 	{ "receiver of all there is to come, a move, a reset", all_a, all_b, "reset", false },
