@@ -174,7 +174,7 @@ struct vstate {
 	uint32_t ring_size;		/* the next ring is to have at least this */
 	_Atomic uint64_t to_nobody;	/* bytes sent since the peer said that it closed (below tx) */
 	uint64_t first;			/* what was sent before it cannot be sent again */
-	bool moving;			/* the link is left for another kind, it is not broken */
+	_Atomic bool moving;		/* the link is left for another kind, it is not broken */
 	_Alignas(64) shlock rx;		/* receivers on the ring */
 	struct ring_end ring;
 };
