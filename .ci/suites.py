@@ -315,7 +315,8 @@ class Runner:
             if not where:
                 continue
             if build == "gcc":
-                self.meson(build, where, ["unit", "agent", "conf", "meta", "cover", "e2e", "ring", "hostile", "net", "api", "tutorial", "counts"])
+                self.meson(build, where, ["unit", "agent", "conf", "meta", "cover", "e2e", "ring", "hostile", "net", "api", "tutorial", "counts",
+                                          "real-fast"])
             elif build == "clang":
                 self.meson(build, where, ["unit", "agent", "conf", "meta", "counts"])
                 self.e2e(build, where, "e2e (100 breaks)", ["stress", "modes"], 100, 300, "1")
