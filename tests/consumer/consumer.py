@@ -192,7 +192,7 @@ def main():
         for name in ("echo", "ask"):
             run([*cc, "-O2", "-D_FORTIFY_SOURCE=2", HERE / f"{name}.c", "-o", tmp / name,
                  f"-I{only(prefix, 'roam.h').parent}", f"-Wl,@{only(prefix, 'roam.rsp')}",
-                 "-L", only(prefix, "libroam.a").parent, "-lroam", "-lsodium", "-l:libz.a", "-pthread"])
+                 "-L", only(prefix, "libroam.a").parent, "-lroam", "-lsodium", "-pthread"])
         both(tmp, tmp)
 
     def without(tmp):
@@ -228,7 +228,7 @@ def main():
         if run([tmp / "ask"]) != "without roam\n":
             raise Fail("it finds roam where there is none")
         run([*base, f"-Wl,@{only(prefix, 'roam.rsp')}", "-L", only(prefix, "libroam.a").parent, "-lroam",
-             "-lsodium", "-l:libz.a", "-pthread"])
+             "-lsodium", "-pthread"])
         said = run([tmp / "ask"], env=environ())
         if not said.startswith("with roam"):
             raise Fail(f"the library says: {said}")

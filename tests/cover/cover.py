@@ -91,9 +91,9 @@ def variants():
 def link(config, how):
     """The compiler's last arguments: how roam comes into the program."""
     lib = ["-L", config.lib]
-    return {"whole": [f"-Wl,@{config.rsp}", *lib, "-lroam", "-lsodium", "-l:libz.a", "-pthread"],
-            "one flag": [*lib, "-lroam", "-lsodium", "-l:libz.a", "-pthread"],
-            "wrap": [f"-Wl,@{config.rsp}", f"{config.lib}/libroam.a", "-lsodium", "-l:libz.a", "-pthread"]}[how]
+    return {"whole": [f"-Wl,@{config.rsp}", *lib, "-lroam", "-lsodium", "-pthread"],
+            "one flag": [*lib, "-lroam", "-lsodium", "-pthread"],
+            "wrap": [f"-Wl,@{config.rsp}", f"{config.lib}/libroam.a", "-lsodium", "-pthread"]}[how]
 
 
 def run(*cmd):
@@ -181,8 +181,7 @@ def refused(case, ld):
     """Two copies in one process would not know of each other: no library links."""
     if not shutil.which(LINKERS[ld]):
         raise Skip(f"{LINKERS[ld]} is not installed")
-    # The static zlib is not for shared libraries either, and says so at greater length.
-    flags = ["-lz" if "libz" in str(f) else f for f in link(case.config, "whole")]
+    flags = link(case.config, "whole")
     try:
         run("gcc", f"-fuse-ld={ld}", "-DCALLS=lib_calls", "-fPIC", "-shared", HERE / "calls.c",
             "-o", os.path.join(case.dir, "lib.so"), *flags)

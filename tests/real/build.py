@@ -19,12 +19,12 @@ class How:
         self.rsp, self.libdir = rsp, libdir
         self.whole, self.extra = whole, list(extra)
 
-    def flags(self, zlib):
+    def flags(self):
         # A response file for the compiler (-Wl,--wrap=x) or for the linker (--wrap=x)
         with open(self.rsp) as f:
             rsp = ("@" if "-Wl," in f.read() else "-Wl,@") + self.rsp
         lib = ["-L" + self.libdir, "-lroam"] if self.whole else [f"{self.libdir}/libroam.a"]
-        return [rsp, *lib, "-lsodium", zlib, "-lpthread", *self.extra]
+        return [rsp, *lib, "-lsodium", "-lpthread", *self.extra]
 
     def newest(self):
         return max(os.path.getmtime(p) for p in
@@ -55,11 +55,10 @@ def commands(text):
 class Build:
     """real/PACKAGE: bin/plain and bin/roam, with the binaries of `names`.
 
-    tree: where the sources are and are built. zlib: the library's, as roam(7) says; a program
-    whose own names collide with the static one's takes the shared one."""
+    tree: where the sources are and are built."""
 
-    def __init__(self, how, top, package, zlib="-l:libz.a"):
-        self.how, self.top, self.package, self.zlib = how, top, package, zlib
+    def __init__(self, how, top, package):
+        self.how, self.top, self.package = how, top, package
         self.home = os.path.join(top, package)
         os.makedirs(self.home, exist_ok=True)
         self.log = os.path.join(self.home, "build.log")
@@ -115,7 +114,7 @@ class Build:
         if not os.path.exists(plain):
             shutil.copy(original, plain)
         if not os.path.exists(roam) or os.path.getmtime(roam) < self.how.newest():
-            more = " ".join(shlex.quote(f) for f in self.how.flags(self.zlib))
+            more = " ".join(shlex.quote(f) for f in self.how.flags())
             try:
                 self.sh("sh", "-c", f"{command} {more}", cwd=cwd, what=f"linking {name} again")
                 shutil.move(original, roam)

@@ -8,7 +8,7 @@ JOBS = f"-j{os.cpu_count()}"
 
 def redis(how, top):
     need(["tclsh8.6"])
-    b = Build(how, top, "redis", zlib="-lz")        # it has a zcalloc of its own, and so has libz.a
+    b = Build(how, top, "redis")
     names = ["redis-server", "redis-benchmark", "redis-cli"]
     src = os.path.join(b.tree, "src")
     make = ["make", "MALLOC=libc", "USE_SYSTEMD=no", "USE_SYSTEM_JEMALLOC=no", "OPT=-O2", "V=1"]
@@ -45,7 +45,7 @@ def nginx(how, top):
 
 def wrk(how, top):
     need(["luajit", "pkg-config"], [("luajit.h", "libluajit-5.1-dev"), ("openssl/ssl.h", "libssl-dev")])
-    b = Build(how, top, "wrk", zlib="-lz")          # as redis: its code is in there
+    b = Build(how, top, "wrk")
     make = ["make", "WITH_LUAJIT=/usr", "WITH_OPENSSL=/usr", "VER=debian"]
     if not b.made("make"):
         b.sh(*make, JOBS, "wrk")
