@@ -127,8 +127,16 @@ int vs_shutdown(struct vsock *v, int fd, int how)
 		st->shut_rd = 1;
 	if (vring_of(v) && vring_shutdown(v, fd, how))
 		return 0;
-	if (how == SHUT_RD)
-		return sys_shutdown(fd, how);
+	if (how == SHUT_RD) {
+		e = errno;
+		r = sys_shutdown(fd, how);
+		/* Of a link that was just left: the next one is shut when it comes. */
+		if (r < 0 && errno == ENOTCONN && vs_mending(v)) {
+			errno = e;
+			r = 0;
+		}
+		return r;
+	}
 	/* A sender blocked in the kernel holds the lock: shutdown must wake it, not wait for it. (On a coded link nobody sleeps with it.) */
 	lr = shlock_take(&st->tx, vs_coded(v) ? 1000000000 : 0, false);
 	if (lr == SHLOCK_BUSY || lr == SHLOCK_SELF) {
