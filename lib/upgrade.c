@@ -105,6 +105,8 @@ static bool switch_begin(struct vsock *v)
 	return false;
 }
 
+#define TRIES 8			/* 25 ms, with what is waited between them */
+
 /* Live, or the reason why not. */
 static uint32_t go_live(struct vsock *v, uint32_t birth, enum ho_role role, const uint8_t *gid,
 			const uint8_t *key, struct pair *pair)
@@ -115,7 +117,7 @@ static uint32_t go_live(struct vsock *v, uint32_t birth, enum ho_role role, cons
 	/* The program has forbidden it while the offer was out. */
 	if (atomic_load(&v->barred))
 		return REASON_OFF;
-	for (i = 0; i < 5; i++) {
+	for (i = 0; i < TRIES; i++) {
 		if (!switch_begin(v))
 			continue;
 		shlock_take(&vs_fds_lock, -1, false);
@@ -130,7 +132,7 @@ static uint32_t go_live(struct vsock *v, uint32_t birth, enum ho_role role, cons
 		switch_end(v);
 		if (r != REASON_COUNT)
 			break;
-		sys_nap_us(100);	/* a reader was between the kernel and its count */
+		sys_nap_us(100u << i);	/* a reader was between the kernel and its count, and perhaps lost its CPU there */
 	}
 	return r;
 }
@@ -253,7 +255,11 @@ static void on_welcome(struct chan *c, const uint8_t *buf, size_t n, int *fds, i
 	if (!pair)
 		goto out;
 	r = go_live(v, c->birth, HO_ACCEPTOR, m.gid, m.key, pair);
-	if (!r) {
+	/* The opener is live already: it is to believe its kernel, as if we were plain again (stay_plain_far). */
+	if (r) {
+		log_debug("welcome, but it stays plain: %s", reason_word(r));
+		atomic_store(&pair->side[HO_ACCEPTOR].closed, PAIR_CLOSED);
+	} else {
 		mend_proc_add(v);
 		peers_prove(v, c->fd, m.pid, m.start);
 		log_live(v);
