@@ -179,25 +179,33 @@ struct peer *peer_get(const uint8_t *host, uint8_t family, const uint8_t addr[16
 	return p;
 }
 
+/* The configured address comes first and stays. */
+static void take_configured(struct peer *to, const struct peer *from)
+{
+	uint32_t i;
+
+	for (i = 0; i < to->nat; i++)
+		if (to->at[i].port == from->at[0].port &&
+		    addr_same(to->at[i].family, to->at[i].addr, from->at[0].family, from->at[0].addr)) {
+			to->at[i] = to->at[0];
+			break;
+		}
+	if (i == to->nat && to->nat && to->nat < PEER_ADDRS)
+		to->at[to->nat++] = to->at[0];
+	to->at[0] = from->at[0];
+	if (!to->nat)
+		to->nat = 1;
+	to->why |= PEER_STATIC;
+}
+
 /* The key exchange has said that `from` is the same host as `to`. */
 static void merge(struct peer *to, struct peer *from)
 {
 	uint32_t i;
 
 	to->why |= from->why;
-	if (from->why & PEER_STATIC) {	/* the configured address comes first and stays */
-		for (i = 0; i < to->nat; i++)
-			if (to->at[i].port == from->at[0].port &&
-			    addr_same(to->at[i].family, to->at[i].addr, from->at[0].family, from->at[0].addr)) {
-				to->at[i] = to->at[0];
-				break;
-			}
-		if (i == to->nat && to->nat < PEER_ADDRS)
-			to->at[to->nat++] = to->at[0];
-		to->at[0] = from->at[0];
-		if (!to->nat)
-			to->nat = 1;
-	}
+	if (from->why & PEER_STATIC)
+		take_configured(to, from);
 	for (i = 0; i < from->nat; i++)
 		peer_add_at(to, from->at[i].family, from->at[i].addr, from->at[i].port);
 	for (i = 0; i < from->ntries; i++)
@@ -226,18 +234,27 @@ struct peer *peer_settle(struct session *s)
 	if (!p)		/* it came to us: perhaps from where we have been looking */
 		for (p = peers; p && (p->has_host || !has_at(p, s->family, s->addr, s->port)); p = p->next)
 			;
+	if (!known && (!p || p->has_host))
+		known = peer_get(s->host, 0, NULL, 0, PEER_CAME);
 	if (known && p && known != p) {
-		if (p->has_host) {	/* another host than was expected lives at that address */
-			peer_drop_at(p, s->family, s->addr);
+		if (!p->has_host) {
+			merge(known, p);
 			return known;
 		}
-		merge(known, p);
+		/*
+		 * Another host than was expected lives at that address. A configured one is
+		 * its from now on: else it would be dialled for the old one for ever, and each
+		 * time replace the session with the new one.
+		 */
+		if (p->why & PEER_STATIC && p->at[0].port == s->port && addr_same(p->at[0].family, p->at[0].addr, s->family, s->addr)) {
+			take_configured(known, p);
+			p->why &= ~(uint32_t)PEER_STATIC;
+		}
+		peer_drop_at(p, s->family, s->addr);
 		return known;
 	}
-	if (known)
+	if (known || !p)
 		return known;
-	if (!p || p->has_host)
-		return peer_get(s->host, 0, NULL, 0, PEER_CAME);
 	p->has_host = true;
 	memcpy(p->host, s->host, 16);
 	return p;

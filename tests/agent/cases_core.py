@@ -1,5 +1,6 @@
 """What an agent is for: offers, places, reconnects; and that it may come and go."""
 import os
+import re
 import secrets
 import signal
 import socket
@@ -218,7 +219,22 @@ def withdrawn(case):
         pb.expect("REFUSE", nonce=nonce, reason=REASON.GONE)
 
 
+def another(case):
+    """Another host lives at a configured address: it is met once, not again and again for the old one's sake."""
+    rig = Rig(case)
+    a, b = (rig.agents[n] for n in "ab")
+    a.start(f"discovery.peers={b.ip}")
+    b.start()
+    a.knows(b)
+    b.restart("agent.host-id=" + "7" * 32, kill=True)
+    wait_for(lambda: "session with host 77777777" in a.proc.err(), 8, "the new host")
+    time.sleep(3)           # the old one is looked for after 0.1 s, 0.2, 0.4 ...
+    n = len(re.findall("session with host 77777777", a.proc.err()))
+    case.check(n <= 2, f"{n} sessions")
+
+
 CASES = [
+    ("another host at a configured address", 20, another),
     ("two hosts meet", 20, meets),
     ("a query is answered by the other agent", 20, queries),
     ("a reconnect is passed on, byte for byte", 30, reconnects),

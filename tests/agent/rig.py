@@ -169,13 +169,15 @@ class Agent:
         self.dir = os.path.join(rig.case.dir, f"run-{name}")
         self.proc = None
         self.id = None
+        self.host_id = hashlib.sha256(self.ns.encode()).hexdigest()[:32]     # stays; not every machine has a machine-id
 
     def start(self, *sets, key=None, nofile=None, uid=None, wait=True):
         os.makedirs(self.dir, mode=0o700, exist_ok=True)
         if uid is not None:
             os.chown(self.dir, uid, uid)
         argv = ["ip", "netns", "exec", self.ns, self.rig.case.config.roamd, "--foreground"]
-        for s in (f"agent.directory={self.dir}", f"agent.key={key or self.rig.key}", "agent.log=debug", *sets):
+        for s in (f"agent.directory={self.dir}", f"agent.key={key or self.rig.key}", "agent.log=debug",
+                  f"agent.host-id={self.host_id}", *sets):
             argv += ["--set", s]
         if uid is not None:
             argv[4:4] = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
