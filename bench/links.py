@@ -40,6 +40,11 @@ class Copies:
     def program(self, roam):
         return os.path.join(self.build, "tests", "net", "transfer" + ("-roam" if roam else ""))
 
+    def given(self, data, n):
+        """A shell's command that writes n bytes of it."""
+        repeat = -(-n // os.path.getsize(self.files[data]))
+        return f"cat {' '.join([self.files[data]] * repeat)} | head -c {n}"
+
     def meet(self, lab, argv_b, argv_a, roam=False):
         b = lab.spawn(lab.B, [self.program(roam), *argv_b], label="there")
         wait_for(lambda: "ready" in b.err(), 10, "the one that listens")
@@ -49,11 +54,11 @@ class Copies:
     # Each gives Mbit/s of the whole copy, its connect and its end included.
 
     def copied(self, lab, data, n, roam):
-        a, b = self.meet(lab, ["sink", lab.B.addr, PORT, n],
+        a, b = self.meet(lab, ["sink", lab.B.addr, PORT],
                          ["source", lab.B.addr, PORT, self.files[data], n], roam)
         if a.wait(300) or b.wait(300):
             raise Fail("\n".join([*a.describe(), *b.describe()]))
-        total, _, end = map(int, b.out().split())
+        total, end = map(int, b.out().split())
         began = int(re.search(r"began (\d+)", a.err()).group(1))
         if total != n:
             raise Fail(f"{total} bytes came of {n}")
@@ -67,13 +72,11 @@ class Copies:
 
     def pipe(self, lab, data, n):
         """gzip at both ends, at its own level."""
-        repeat = -(-n // os.path.getsize(self.files[data]))
-        files = " ".join([self.files[data]] * repeat)
         me = self.program(False)
         b = lab.spawn(lab.B, ["sh", "-c", f"{me} out {lab.B.addr} {PORT} | gzip -dc | wc -c"], label="there")
         wait_for(lambda: "ready" in b.err(), 10, "the one that listens")
         began = time.monotonic()
-        lab.spawn(lab.A, ["sh", "-c", f"cat {files} | head -c {n} | gzip -c | {me} pipe {lab.B.addr} {PORT}"],
+        lab.spawn(lab.A, ["sh", "-c", f"{self.given(data, n)} | gzip -c | {me} pipe {lab.B.addr} {PORT}"],
                   label="here").succeed(300)
         b.succeed(300)
         took = time.monotonic() - began
@@ -94,14 +97,12 @@ class Copies:
                               "-h", f"{d}/host", "-o", f"AuthorizedKeysFile={d}/authorized", "-o", "StrictModes=no",
                               "-o", "PidFile=none", "-o", "UsePAM=no"], label="sshd")
         wait_for(lambda: "listening" in b.err(), 10, "sshd")
-        repeat = -(-n // os.path.getsize(self.files[data]))
-        files = " ".join([self.files[data]] * repeat)
         how = f"-F none -i {d}/me -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -p {PORT + 1}"
         master = f"-o ControlPath={d}/m%C"
         lab.spawn(lab.A, ["sh", "-c", f"ssh -C {how} {master} -o ControlMaster=yes -o ControlPersist=300 root@{lab.B.addr} true"],
                   label="login").succeed(30)
         began = time.monotonic()
-        a = lab.spawn(lab.A, ["sh", "-c", f"cat {files} | head -c {n} | ssh -C {how} {master} root@{lab.B.addr} wc -c"],
+        a = lab.spawn(lab.A, ["sh", "-c", f"{self.given(data, n)} | ssh -C {how} {master} root@{lab.B.addr} wc -c"],
                       label="here")
         a.succeed(300)
         took = time.monotonic() - began

@@ -60,19 +60,31 @@ def comes(case, lab, mode):
     walkers.verdict(case, c, s, 30)
 
 
-def copied(case, lab):
-    """Of a sender that sleeps in write all the time, to a reader that sleeps in read."""
-    program = walkers.program(lab, "transfer")
-    text = os.path.join(lab.dir, "text")
-    with open(text, "w") as f:
-        f.writelines(f"line {i}: the square of {i} is {i * i}\n" for i in range(200_000))
-    size = os.path.getsize(text)
-    b = lab.spawn(lab.B, ["sh", "-c", f"{program} out {lab.B.addr} 4001 | cmp - {text}"], label="out")
+def text_file(lab, lines):
+    """Something like text; its name and its size."""
+    path = os.path.join(lab.dir, "text")
+    with open(path, "w") as f:
+        f.writelines(f"line {i}: the square of {i} is {i * i}\n" for i in range(lines))
+    return path, os.path.getsize(path)
+
+
+def copy(lab, text, n, port=4001):
+    """n bytes of it, by a sender that sleeps in write to a reader that sleeps in read; what came is compared."""
+    program, got = walkers.program(lab, "transfer"), os.path.join(lab.dir, "got")
+    b = lab.spawn(lab.B, ["sh", "-c", f"{program} out {lab.B.addr} {port} > {got} && head -c {n} {text} | cmp - {got}"],
+                  label="out")
     wait_for(lambda: "ready" in b.err(), 10, "the one that listens")
-    began = time.monotonic()
-    a = lab.spawn(lab.A, [program, "source", lab.B.addr, 4001, text, size], label="source")
+    a = lab.spawn(lab.A, [program, "source", lab.B.addr, port, text, n], label="source")
     a.succeed(30)
     b.succeed(30)
+    return a, b
+
+
+def copied(case, lab):
+    """Of a sender that sleeps in write all the time, to a reader that sleeps in read."""
+    text, size = text_file(lab, 200_000)
+    began = time.monotonic()
+    a, _ = copy(lab, text, size)
     mbit = size * 8e-6 / (time.monotonic() - began)
     case.check("link=codec" in a.err(), "no codec stage")
     case.check(mbit > 12, f"{mbit:.1f} Mbit/s of text through 10 Mbit/s")
@@ -80,20 +92,11 @@ def copied(case, lab):
 
 def ended(case, lab):
     """Sent, closed, and gone, while the reader's notes are still on their way: the end is an end, and nothing is lost."""
-    program = walkers.program(lab, "transfer")
-    text = os.path.join(lab.dir, "text")
-    with open(text, "w") as f:
-        f.writelines(f"line {i}: the square of {i} is {i * i}\n" for i in range(150_000))
-    size = os.path.getsize(text)
+    text, size = text_file(lab, 150_000)
     lab.R.shape(lab.B, 20)
     coded = 0
     for i in range(8):
-        n = size - i * 77_777
-        b = lab.spawn(lab.B, ["sh", "-c", f"{program} out {lab.B.addr} {4001 + i} | cmp -n {n} - {text}"], label="out")
-        wait_for(lambda: "ready" in b.err(), 10, "the one that listens")
-        a = lab.spawn(lab.A, [program, "source", lab.B.addr, 4001 + i, text, n], label="source")
-        a.succeed(30)
-        b.succeed(30)
+        a, b = copy(lab, text, size - i * 77_777, 4001 + i)
         case.check("reset" not in b.err(), f"{i}: {b.err()[-200:]}")
         coded += "link=codec" in a.err()
     case.check(coded >= 6, f"only {coded} of 8 were coded")

@@ -19,13 +19,13 @@
 #define CHUNK (64 * 1024)
 
 static const char usage[] =
-	"usage: transfer sink ADDR PORT BYTES\n"
+	"usage: transfer sink ADDR PORT\n"
 	"       transfer out ADDR PORT\n"
 	"       transfer source ADDR PORT FILE BYTES\n"
 	"       transfer pipe ADDR PORT\n"
 	"       transfer echo ADDR PORT\n"
 	"       transfer ask ADDR PORT FILE BYTES SIZE COUNT GAP_US\n"
-	"  sink    takes one connection and prints what came, when half of BYTES had come, and when it ended\n"
+	"  sink    takes one connection and prints how many bytes came and when it ended\n"
 	"  out     takes one and copies it to stdout\n"
 	"  source  sends FILE over and over; pipe: its stdin\n"
 	"  echo    one connection, everything back\n"
@@ -129,9 +129,9 @@ static void source(int fd, const char *file, size_t bytes)
 	}
 }
 
-static void sink(int fd, size_t expected)
+static void sink(int fd)
 {
-	long long total = 0, half = 0;
+	long long total = 0;
 
 	for (;;) {
 		ssize_t r = read(fd, chunk, sizeof chunk);
@@ -141,10 +141,8 @@ static void sink(int fd, size_t expected)
 		if (r == 0)
 			break;
 		total += r;
-		if (!half && (size_t)total * 2 >= expected)
-			half = now();
 	}
-	printf("%lld %lld %lld\n", total, half, now());
+	printf("%lld %lld\n", total, now());
 }
 
 static void copy(int from, int to)
@@ -199,7 +197,7 @@ static void ask(int fd, const char *file, size_t size, long count, long gap_us)
 int main(int argc, char **argv)
 {
 	const char *what = argc > 3 ? argv[1] : "";
-	int listening = (!strcmp(what, "sink") && argc == 5) || !strcmp(what, "out") || !strcmp(what, "echo"), fd;
+	int listening = !strcmp(what, "sink") || !strcmp(what, "out") || !strcmp(what, "echo"), fd;
 	long long began = now();
 
 	if (!(listening || (!strcmp(what, "source") && argc == 6) || !strcmp(what, "pipe") ||
@@ -211,7 +209,7 @@ int main(int argc, char **argv)
 	if (!listening)
 		fprintf(stderr, "began %lld\n", began);
 	if (!strcmp(what, "sink"))
-		sink(fd, (size_t)atoll(argv[4]));
+		sink(fd);
 	else if (!strcmp(what, "out"))
 		copy(fd, 1);
 	else if (!strcmp(what, "echo"))
